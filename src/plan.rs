@@ -1,0 +1,198 @@
+//! The address plan: everything about the home is decided here, from the file alone. Pure: no I/O.
+
+mod address;
+mod draft;
+mod rules;
+mod service;
+
+pub use address::{Range, mac_of, pool};
+pub use service::{Device, FINGERPRINT_VERSION, Restart, Service, Volume, split_tag};
+
+use crate::config::Config;
+use crate::problem::{Problem, Severity, in_order};
+use draft::Draft;
+use ipnet::Ipv4Net;
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+/// The name of the shim where the file gives none.
+pub const DEFAULT_SHIM: &str = "homelab-shim";
+
+/// The longest name of a link, in bytes: the kernel's `IFNAMSIZ` less the closing NUL.
+pub const LINK_NAME_BYTES: usize = 15;
+
+/// What goes before an environment's name in the name of its parent link on engines before 27.
+pub const PARENT_LINK_PREFIX: &str = "hl-";
+
+/// Problems on their way to the reader.
+pub type Problems = Vec<Problem>;
+
+/// The compiled file.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The LAN.
+    pub subnet: Ipv4Net,
+    /// The router.
+    pub gateway: Ipv4Addr,
+    /// Where the router hands out leases.
+    pub dhcp: Option<Range>,
+    /// The name of the shim's link, the same on every host.
+    pub shim_name: String,
+    /// In the order of the file.
+    pub hosts: Vec<Host>,
+    /// Addresses kept for other things, by name.
+    pub reserved: Vec<(String, Range)>,
+    /// In the order of the file.
+    pub envs: Vec<Env>,
+    /// What the shim has a route to: the smallest prefix that covers all environments.
+    pub route: Ipv4Net,
+    /// The environment for commands without `--env`.
+    pub default_env: Option<String>,
+}
+
+/// A machine that runs containers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    /// Its name.
+    pub name: String,
+    /// Its own address on the LAN.
+    pub address: Ipv4Addr,
+    /// The address of its shim.
+    pub shim: Ipv4Addr,
+    /// Its parent interface; else the one that has `address`.
+    pub parent: Option<String>,
+    /// Services that name no host run here.
+    pub primary: bool,
+}
+
+/// An environment.
+#[derive(Clone, Debug)]
+pub struct Env {
+    /// Its name, a DNS label of at most 12 bytes.
+    pub name: String,
+    /// The addresses of its containers.
+    pub range: Range,
+    /// Its enabled services on all hosts, in the order of the file.
+    pub services: Vec<Service>,
+}
+
+impl Env {
+    /// The name of its Docker network.
+    pub fn network(&self) -> String {
+        network_name(&self.name)
+    }
+
+    /// The name of its parent link, where one is needed.
+    pub fn parent_link(&self) -> String {
+        format!("{PARENT_LINK_PREFIX}{}", self.name)
+    }
+
+    /// The smallest CIDR that covers its range: what Docker is told as `ip_range`.
+    pub fn ip_range(&self) -> Ipv4Net {
+        // A range has an address, so it has a cover.
+        Range::cover([self.range]).unwrap_or_default()
+    }
+}
+
+/// The name of an environment's Docker network and Compose project.
+pub fn network_name(env: &str) -> String {
+    format!("homelab-{env}")
+}
+
+impl Plan {
+    /// The environment of that name.
+    pub fn env(&self, name: &str) -> Option<&Env> {
+        self.envs.iter().find(|env| env.name == name)
+    }
+
+    /// The host of that name.
+    pub fn host(&self, name: &str) -> Option<&Host> {
+        self.hosts.iter().find(|host| host.name == name)
+    }
+
+    /// The host that has one of `addresses`, which are those of a machine.
+    pub fn host_at(&self, addresses: &[Ipv4Addr]) -> Option<&Host> {
+        self.hosts
+            .iter()
+            .find(|host| addresses.contains(&host.address))
+    }
+
+    /// What Docker must not give out on `host` although it lies in the environment's `ip_range`, with what it is for:
+    /// hosts, shims, reservations, what lies outside the range, and addresses planned for services on other hosts.
+    ///
+    /// The pool's own network and broadcast address and the gateway are left out: Docker keeps those by itself, and refuses
+    /// a pool that names them again.
+    pub fn auxiliary(&self, env: &Env, host: &str, pool: Ipv4Net) -> BTreeMap<Ipv4Addr, String> {
+        let by_docker = [pool.network(), pool.broadcast(), self.gateway];
+        let elsewhere: BTreeMap<Ipv4Addr, &Service> = env
+            .services
+            .iter()
+            .filter(|service| service.host != host)
+            .filter_map(|service| Some((service.address?, service)))
+            .collect();
+        Range::of(env.ip_range())
+            .addresses()
+            .filter(|address| !by_docker.contains(address))
+            .filter_map(|address| {
+                let why = self.taken(address).or_else(|| {
+                    if !env.range.contains(address) {
+                        return Some(format!("outside-{address}"));
+                    }
+                    let service = elsewhere.get(&address)?;
+                    Some(format!("service-{}-on-{}", service.name, service.host))
+                })?;
+                Some((address, why))
+            })
+            .collect()
+    }
+
+    /// Whose address this is when it can be no container's: a host's, a shim's, a reservation's or the gateway's.
+    pub fn taken(&self, address: Ipv4Addr) -> Option<String> {
+        if address == self.gateway {
+            return Some("gateway".to_owned());
+        }
+        for host in &self.hosts {
+            if host.address == address {
+                return Some(format!("host-{}", host.name));
+            }
+            if host.shim == address {
+                return Some(format!("shim-{}", host.name));
+            }
+        }
+        self.reserved
+            .iter()
+            .find(|(_, range)| range.contains(address))
+            .map(|(name, _)| format!("reserved-{name}-{address}"))
+    }
+
+    /// The addresses of an environment that the plan gives to nobody, from the lowest.
+    pub fn unplanned(&self, env: &Env) -> impl Iterator<Item = Ipv4Addr> {
+        let planned: Vec<Ipv4Addr> = env.services.iter().filter_map(|s| s.address).collect();
+        env.range
+            .addresses()
+            .filter(move |address| !planned.contains(address) && self.taken(*address).is_none())
+    }
+}
+
+/// Compiles a file. `folder` is what relative paths in it start from.
+///
+/// # Errors
+/// All problems of the file, in its order, when one of them is an error; else the plan and its warnings.
+pub fn compile(
+    config: &Config,
+    folder: &Path,
+    found: Problems,
+) -> Result<(Plan, Problems), Problems> {
+    let mut problems = found;
+    let draft = Draft::new(config, &mut problems);
+    rules::check(&draft, &mut problems);
+    let plan = draft.finish(folder, &mut problems);
+    let problems = in_order(problems);
+    match plan {
+        Some(plan) if problems.iter().all(|p| p.severity == Severity::Warning) => {
+            Ok((plan, problems))
+        }
+        _ => Err(problems),
+    }
+}

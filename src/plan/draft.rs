@@ -1,0 +1,296 @@
+//! The plan in the making: addresses and ranges as values with their places, services merged for each environment.
+
+use super::address::RangeError;
+use super::service::{Reader, Service};
+use super::{DEFAULT_SHIM, Env, Host, Plan, Problems, Range};
+use crate::config::{self, Address, Config, Text};
+use crate::problem::{Problem, Span, nearest};
+use ipnet::Ipv4Net;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use toml::Spanned;
+
+/// What could be read of the file. A value that could not be read is `None` and its problem is reported already.
+pub(super) struct Draft<'a> {
+    pub config: &'a Config,
+    pub subnet: Option<Spanned<Ipv4Net>>,
+    pub gateway: Option<Spanned<Ipv4Addr>>,
+    pub dhcp: Option<Spanned<Range>>,
+    pub shim_name: Text,
+    pub hosts: Vec<DraftHost>,
+    pub reserved: Vec<(Text, Spanned<Range>)>,
+    pub envs: Vec<DraftEnv>,
+}
+
+pub(super) struct DraftHost {
+    pub name: Text,
+    pub address: Option<Spanned<Ipv4Addr>>,
+    /// Its own one or that of `[shim]`.
+    pub shim: Option<Spanned<Ipv4Addr>>,
+    /// Whether the shim's address stands in the host's own table.
+    pub has_own_shim: bool,
+    pub parent: Option<Text>,
+    /// The place of `primary = true`.
+    pub primary: Option<Span>,
+}
+
+pub(super) struct DraftEnv {
+    pub name: Text,
+    pub range: Option<Spanned<Range>>,
+    /// The enabled services.
+    pub services: Vec<DraftService>,
+    /// The names of those with `enabled = false`.
+    pub disabled: Vec<String>,
+}
+
+pub(super) struct DraftService {
+    pub name: Text,
+    pub address: Option<Spanned<Ipv4Addr>>,
+    /// The name of the host; `None` when it names none and there is no primary one.
+    pub host: Option<String>,
+    /// The keys, overrides applied.
+    pub keys: config::Service,
+}
+
+impl<'a> Draft<'a> {
+    pub(super) fn new(config: &'a Config, problems: &mut Problems) -> Self {
+        let network = &config.network;
+        let shim = read_address(config.shim.address.as_ref(), problems);
+        let hosts: Vec<DraftHost> = config
+            .hosts
+            .iter()
+            .map(|host| DraftHost {
+                name: host.name.clone(),
+                address: read_address(host.address.as_ref(), problems),
+                shim: match &host.shim {
+                    Some(own) => read_address(Some(own), problems),
+                    None => shim.clone(),
+                },
+                has_own_shim: host.shim.is_some(),
+                parent: host.parent.clone().or_else(|| network.parent.clone()),
+                primary: host
+                    .primary
+                    .as_ref()
+                    .filter(|flag| *flag.get_ref())
+                    .map(Spanned::span),
+            })
+            .collect();
+        let primary = hosts.iter().find(|host| host.primary.is_some());
+        let primary = primary.map(|host| host.name.get_ref().clone());
+        let envs = config
+            .envs
+            .iter()
+            .map(|env| draft_env(env, config, primary.as_deref(), problems))
+            .collect();
+        Self {
+            config,
+            subnet: read_subnet(network.subnet.as_ref(), problems),
+            gateway: read_address(network.gateway.as_ref(), problems),
+            dhcp: read_range(network.dhcp.as_ref(), problems),
+            shim_name: config
+                .shim
+                .name
+                .clone()
+                .unwrap_or_else(|| Spanned::new(network.span.clone(), DEFAULT_SHIM.to_owned())),
+            hosts,
+            reserved: config
+                .reserved
+                .iter()
+                .filter_map(|(name, range)| {
+                    Some((name.clone(), read_range(Some(range), problems)?))
+                })
+                .collect(),
+            envs,
+        }
+    }
+
+    /// The plan, when everything that it needs could be read.
+    pub(super) fn finish(&self, folder: &Path, problems: &mut Problems) -> Option<Plan> {
+        let mut envs = Vec::new();
+        for env in &self.envs {
+            let mut services: Vec<Service> = Vec::new();
+            for service in &env.services {
+                let mut reader = Reader {
+                    env: env.name.get_ref(),
+                    host: service.host.as_deref().unwrap_or_default(),
+                    folder,
+                    problems,
+                };
+                let address = service.address.as_ref().map(|address| *address.get_ref());
+                services.push(reader.read(&service.keys, address));
+            }
+            envs.push((env, services));
+        }
+        let envs: Vec<Env> = envs
+            .into_iter()
+            .map(|(env, services)| {
+                Some(Env {
+                    name: env.name.get_ref().clone(),
+                    range: *env.range.as_ref()?.get_ref(),
+                    services,
+                })
+            })
+            .collect::<Option<_>>()?;
+        let hosts = self
+            .hosts
+            .iter()
+            .map(|host| {
+                Some(Host {
+                    name: host.name.get_ref().clone(),
+                    address: *host.address.as_ref()?.get_ref(),
+                    shim: *host.shim.as_ref()?.get_ref(),
+                    parent: host.parent.as_ref().map(|name| name.get_ref().clone()),
+                    primary: host.primary.is_some(),
+                })
+            })
+            .collect::<Option<_>>()?;
+        Some(Plan {
+            subnet: *self.subnet.as_ref()?.get_ref(),
+            gateway: *self.gateway.as_ref()?.get_ref(),
+            dhcp: self.dhcp.as_ref().map(|range| *range.get_ref()),
+            shim_name: self.shim_name.get_ref().clone(),
+            hosts,
+            reserved: self
+                .reserved
+                .iter()
+                .map(|(name, range)| (name.get_ref().clone(), *range.get_ref()))
+                .collect(),
+            route: Range::cover(envs.iter().map(|env| env.range))?,
+            envs,
+            default_env: self
+                .config
+                .default_env
+                .as_ref()
+                .map(|name| name.get_ref().clone()),
+        })
+    }
+}
+
+fn draft_env(
+    env: &config::Env,
+    config: &Config,
+    primary: Option<&str>,
+    problems: &mut Problems,
+) -> DraftEnv {
+    for over in &env.overrides {
+        let known = || config.services.iter().map(|s| s.name.get_ref().as_str());
+        let name = over.name.get_ref();
+        if !known().any(|service| service == name) {
+            let mut problem = Problem::error(
+                over.name.span(),
+                format!("there is no service `{name}` to override"),
+            );
+            if let Some(near) = nearest(name, known()) {
+                problem = problem.hint(format!("did you mean `{near}`?"));
+            } else {
+                problem = problem.hint(format!("define it in `[services.{name}]` first"));
+            }
+            problems.push(problem);
+        }
+    }
+    let mut services = Vec::new();
+    let mut disabled = Vec::new();
+    for service in &config.services {
+        let over = env
+            .overrides
+            .iter()
+            .find(|over| over.name.get_ref() == service.name.get_ref());
+        let keys = match over {
+            Some(over) => service.overridden_by(over),
+            None => service.clone(),
+        };
+        if keys.enabled.as_ref().is_some_and(|flag| !flag.get_ref()) {
+            disabled.push(keys.name.get_ref().clone());
+            continue;
+        }
+        let address = match &keys.address {
+            Some(Address::One(address)) => read_address(Some(address), problems),
+            Some(Address::PerEnv(pairs)) => pairs
+                .iter()
+                .find(|(name, _)| name.get_ref() == env.name.get_ref())
+                .and_then(|(_, address)| read_address(Some(address), problems)),
+            None => None,
+        };
+        let host = keys.host.as_ref().map(|host| host.get_ref().as_str());
+        services.push(DraftService {
+            name: keys.name.clone(),
+            address,
+            host: host.or(primary).map(str::to_owned),
+            keys,
+        });
+    }
+    DraftEnv {
+        name: env.name.clone(),
+        range: read_range(env.range.as_ref(), problems),
+        services,
+        disabled,
+    }
+}
+
+fn not_an_address(span: Span, text: &str) -> Problem {
+    let problem = Problem::error(span, format!("`{text}` is not an IPv4 address"));
+    if text.parse::<std::net::Ipv6Addr>().is_ok() {
+        problem.hint("homelab plans IPv4 addresses only")
+    } else {
+        problem.hint("four numbers from 0 to 255, like `192.168.1.200`")
+    }
+}
+
+fn read_address(text: Option<&Text>, problems: &mut Problems) -> Option<Spanned<Ipv4Addr>> {
+    let text = text?;
+    match text.get_ref().parse() {
+        Ok(address) => Some(Spanned::new(text.span(), address)),
+        Err(_) => {
+            problems.push(not_an_address(text.span(), text.get_ref()));
+            None
+        }
+    }
+}
+
+fn read_subnet(text: Option<&Text>, problems: &mut Problems) -> Option<Spanned<Ipv4Net>> {
+    let text = text?;
+    let (span, value) = (text.span(), text.get_ref());
+    let problem = match value.parse::<Ipv4Net>() {
+        Err(_) => Problem::error(span, format!("`{value}` is not a subnet"))
+            .hint("an address and a prefix length, like `192.168.1.0/24`"),
+        Ok(net) if net.trunc() != net => {
+            Problem::error(span, format!("`{value}` is an address in a subnet"))
+                .hint(format!("write the subnet: `{}`", net.trunc()))
+        }
+        Ok(net) if !(8..=29).contains(&net.prefix_len()) => {
+            Problem::error(span, format!("`{value}` is no home network"))
+                .hint("a subnet from /8 to /29 has room for a router, hosts and containers")
+        }
+        Ok(net) => return Some(Spanned::new(span, net)),
+    };
+    problems.push(problem);
+    None
+}
+
+fn read_range(text: Option<&Text>, problems: &mut Problems) -> Option<Spanned<Range>> {
+    let text = text?;
+    let (span, value) = (text.span(), text.get_ref());
+    let problem = match Range::parse(value) {
+        Ok(range) => return Some(Spanned::new(span, range)),
+        Err(RangeError::NotAnAddress(part)) if part == *value => {
+            Problem::error(span, format!("`{value}` is not a range of addresses"))
+                .hint("write `192.168.1.192-192.168.1.223` or `192.168.1.192/27`")
+        }
+        Err(RangeError::NotAnAddress(part)) => not_an_address(span, &part),
+        Err(RangeError::Backward { first, last }) => {
+            Problem::error(span, format!("the range `{value}` ends before it begins"))
+                .hint(format!("write `{first}-{last}`"))
+        }
+        Err(RangeError::HostBits(net)) => Problem::error(
+            span,
+            format!("`{value}` is not a CIDR: it has bits behind its prefix"),
+        )
+        .hint(format!("write `{}`", net.trunc())),
+        Err(RangeError::NotAPrefix(cidr)) => {
+            Problem::error(span, format!("`{cidr}` has no prefix length from 0 to 32"))
+                .hint("write it like `192.168.1.192/27`")
+        }
+    };
+    problems.push(problem);
+    None
+}
