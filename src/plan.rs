@@ -6,7 +6,7 @@ mod rules;
 mod service;
 
 pub use address::{Range, mac_of, pool};
-pub use service::{Device, FINGERPRINT_VERSION, Restart, Service, Volume, split_tag};
+pub use service::{Restart, Service, Volume, split_tag};
 
 use crate::config::Config;
 use crate::problem::{Problem, Severity, in_order};

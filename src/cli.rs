@@ -1,0 +1,82 @@
+//! The command line. The doc comments are the help texts.
+
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Containers with addresses of their own on the home network.
+///
+/// One file, homelab.toml, is the address plan of the home. homelab makes the host's macvlan shim, the Docker networks and
+/// the containers of each environment from it, and takes away what it made.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100, after_help = EXIT_STATUS)]
+pub struct Cli {
+    /// Options of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXIT_STATUS: &str = "Exit status: 0 done; 1 failed; 2 the command line or the file is wrong; 3 --dry-run found \
+something to do.\nPeople read standard error, programs read standard output.";
+
+/// Options of every command.
+#[derive(Args, Debug)]
+pub struct Global {
+    /// The address plan [default: ./homelab.toml, then /etc/homelab/homelab.toml]
+    #[arg(long, global = true, value_name = "FILE", env = "HOMELAB_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Which host of the plan this is [default: the one whose address this machine holds]
+    #[arg(long, global = true, value_name = "NAME")]
+    pub host: Option<String>,
+    /// Print one JSON object per line
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Print errors only
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Print causes, times and the plan's warnings too
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Read the file and print the address plan; needs no root and no Docker
+    Check,
+    /// Make the shim and the Docker networks as planned; a second run changes nothing
+    NetworkUp(Change),
+    /// Remove what network-up made; refuses while containers are attached
+    NetworkDown(Change),
+    /// Start the services of an environment
+    EnvUp(Environment),
+    /// Stop and remove the services of an environment; volumes stay
+    EnvDown(Environment),
+}
+
+/// Options of commands that change something.
+#[derive(Args, Debug)]
+pub struct Change {
+    /// Print what would be done, and why; change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Options of commands about an environment.
+#[derive(Args, Debug)]
+pub struct Environment {
+    /// The environment [default: default_env of the file]
+    #[arg(long, value_name = "ENV")]
+    pub env: Option<String>,
+    /// Remove containers of the environment that the plan does not have on this host
+    #[arg(long)]
+    pub remove_orphans: bool,
+    /// Options of commands that change something.
+    #[command(flatten)]
+    pub change: Change,
+    /// Services; all of this host when none is named
+    #[arg(value_name = "SERVICE")]
+    pub services: Vec<String>,
+}

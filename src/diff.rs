@@ -1,0 +1,252 @@
+//! Plan and state in, steps out: what has to be done, why, and what waits for what. Pure; `--dry-run` prints exactly this.
+
+pub mod containers;
+pub mod network;
+pub mod preflight;
+
+use crate::docker::{NewContainer, NewNetwork};
+use crate::failure::Blocker;
+use crate::plan::{mac_of, network_name};
+use crate::state::Route;
+use ipnet::Ipv4Net;
+
+/// The number of a step, from 1.
+pub type StepId = usize;
+
+/// What there is to do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Diff {
+    /// A graph: each step names the ones that it waits for, which all stand before it.
+    pub steps: Vec<Step>,
+    /// What a person should know although it stops nothing.
+    pub warnings: Vec<Blocker>,
+}
+
+/// One call of the kernel or the Engine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Its number.
+    pub id: StepId,
+    /// The call.
+    pub action: Action,
+    /// Why.
+    pub cause: String,
+    /// The steps that have to be done before it.
+    pub after: Vec<StepId>,
+}
+
+/// A call that changes something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Make a macvlan link in bridge mode.
+    AddLink {
+        /// Its name.
+        name: String,
+        /// The link that it stands on.
+        parent: String,
+        /// Its hardware address.
+        mac: String,
+    },
+    /// Remove a link.
+    DeleteLink {
+        /// Its name.
+        name: String,
+    },
+    /// Mark a link as ours.
+    SetAlias {
+        /// The link.
+        name: String,
+        /// The mark.
+        alias: String,
+    },
+    /// Make a link answer ARP for its own side only.
+    SetArpFilter {
+        /// The link.
+        name: String,
+    },
+    /// Give a link an address.
+    AddAddress {
+        /// The link.
+        name: String,
+        /// Address and prefix length.
+        address: Ipv4Net,
+    },
+    /// Set a link up.
+    SetUp {
+        /// The link.
+        name: String,
+    },
+    /// Make a route.
+    AddRoute(Route),
+    /// Remove a route.
+    DeleteRoute(Route),
+    /// Make a Docker network.
+    CreateNetwork(NewNetwork),
+    /// Remove a Docker network.
+    RemoveNetwork {
+        /// Its name.
+        name: String,
+        /// Its id, which no other network ever has.
+        id: String,
+    },
+    /// Pull an image.
+    Pull {
+        /// Its name.
+        image: String,
+    },
+    /// Make a named volume.
+    CreateVolume {
+        /// Its name.
+        name: String,
+        /// The environment that it belongs to.
+        env: String,
+    },
+    /// Make a container.
+    CreateContainer(Box<NewContainer>),
+    /// Start a container.
+    StartContainer {
+        /// Its name.
+        name: String,
+    },
+    /// Stop a container.
+    StopContainer {
+        /// Its name.
+        name: String,
+    },
+    /// Remove a stopped container.
+    RemoveContainer {
+        /// Its name.
+        name: String,
+    },
+}
+
+/// An action in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Words {
+    /// `+` something comes, `-` something goes, `~` something changes.
+    pub sign: char,
+    /// What is done to it, like `create`.
+    pub verb: &'static str,
+    /// The same when it is done, like `created`.
+    pub done: &'static str,
+    /// `link`, `route`, `network`, …
+    pub kind: &'static str,
+    /// The name of the thing.
+    pub name: String,
+    /// Its settings; may be empty.
+    pub detail: String,
+}
+
+impl Action {
+    /// The action in words.
+    pub fn words(&self) -> Words {
+        let (sign, verb, done) = self.verb();
+        let (kind, name, detail) = self.object();
+        Words {
+            sign,
+            verb,
+            done,
+            kind,
+            name,
+            detail,
+        }
+    }
+
+    fn verb(&self) -> (char, &'static str, &'static str) {
+        match self {
+            Self::AddLink { .. } | Self::CreateNetwork(_) => ('+', "create", "created"),
+            Self::CreateVolume { .. } | Self::CreateContainer(_) => ('+', "create", "created"),
+            Self::AddAddress { .. } | Self::AddRoute(_) => ('+', "add", "added"),
+            Self::Pull { .. } => ('+', "pull", "pulled"),
+            Self::SetAlias { .. } | Self::SetArpFilter { .. } | Self::SetUp { .. } => {
+                ('~', "set", "set")
+            }
+            Self::StartContainer { .. } => ('~', "start", "started"),
+            Self::StopContainer { .. } => ('~', "stop", "stopped"),
+            Self::DeleteLink { .. }
+            | Self::DeleteRoute(_)
+            | Self::RemoveNetwork { .. }
+            | Self::RemoveContainer { .. } => ('-', "remove", "removed"),
+        }
+    }
+
+    fn object(&self) -> (&'static str, String, String) {
+        match self {
+            Self::AddLink { name, parent, mac } => (
+                "link",
+                name.clone(),
+                format!("macvlan on {parent}, mode bridge, {mac}"),
+            ),
+            Self::DeleteLink { name } => ("link", name.clone(), String::new()),
+            Self::SetAlias { name, alias } => ("link", name.clone(), format!("alias `{alias}`")),
+            Self::SetArpFilter { name } => ("link", name.clone(), "arp_filter 1".to_owned()),
+            Self::SetUp { name } => ("link", name.clone(), "up".to_owned()),
+            Self::AddAddress { name, address } => {
+                ("address", address.to_string(), format!("dev {name}"))
+            }
+            Self::AddRoute(route) | Self::DeleteRoute(route) => {
+                let source = route.source.map(|source| format!(" src {source}"));
+                let detail = format!("dev {}{}", route.link, source.unwrap_or_default());
+                ("route", route.destination.to_string(), detail)
+            }
+            Self::CreateNetwork(network) => (
+                "network",
+                network_name(&network.env),
+                format!(
+                    "macvlan on {}, subnet {}, ip_range {}, gateway {}, {} addresses kept",
+                    network.parent,
+                    network.subnet,
+                    network.ip_range,
+                    network.gateway,
+                    network.auxiliary.len()
+                ),
+            ),
+            Self::RemoveNetwork { name, .. } => ("network", name.clone(), String::new()),
+            Self::Pull { image } => ("image", image.clone(), String::new()),
+            Self::CreateVolume { name, .. } => ("volume", name.clone(), String::new()),
+            Self::CreateContainer(new) => (
+                "container",
+                new.service.container(),
+                format!(
+                    "{}, {}, image {}",
+                    new.address,
+                    mac_of(new.address),
+                    new.service.image
+                ),
+            ),
+            Self::StartContainer { name }
+            | Self::StopContainer { name }
+            | Self::RemoveContainer { name } => ("container", name.clone(), String::new()),
+        }
+    }
+}
+
+impl Diff {
+    /// Adds a step and returns its number.
+    fn push(&mut self, action: Action, cause: impl Into<String>, after: &[StepId]) -> StepId {
+        let id = self.steps.len() + 1;
+        let mut after = after.to_vec();
+        after.sort_unstable();
+        after.dedup();
+        self.steps.push(Step {
+            id,
+            action,
+            cause: cause.into(),
+            after,
+        });
+        id
+    }
+
+    fn warn(&mut self, what: impl Into<String>, hint: impl Into<String>) {
+        self.warnings.push(Blocker::new(what, hint));
+    }
+}
+
+/// `a`, `b` and `c`, each in backticks.
+fn named<T: AsRef<str>>(names: &[T]) -> String {
+    let quoted: Vec<String> = names.iter().map(|n| format!("`{}`", n.as_ref())).collect();
+    quoted.join(", ")
+}
+
+#[cfg(test)]
+mod tests;

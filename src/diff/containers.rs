@@ -1,0 +1,556 @@
+//! The containers of one environment: what the plan wants against what there is. Pure.
+
+use super::{Action, Diff, StepId, named};
+use crate::docker::NewContainer;
+use crate::failure::Blocker;
+use crate::plan::{Env, Plan, Service};
+use crate::state::{Container, LABEL_FINGERPRINT, Mount, State};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+/// What of an environment is meant.
+pub struct Selection<'a> {
+    /// The address plan.
+    pub plan: &'a Plan,
+    /// The environment.
+    pub env: &'a Env,
+    /// This host: services of other hosts are none of its business.
+    pub host: &'a str,
+    /// The services that were named; none stands for all.
+    pub named: &'a [String],
+    /// Containers whose services the file no longer has go too.
+    pub remove_orphans: bool,
+}
+
+impl<'a> Selection<'a> {
+    /// The environment's services on this host.
+    fn here(&self) -> impl Iterator<Item = &'a Service> {
+        let host = self.host;
+        self.env
+            .services
+            .iter()
+            .filter(move |service| service.host == host)
+    }
+
+    /// The services that env-up is about: those named and, transitively, those that they depend on.
+    pub fn with_dependencies(&self) -> Vec<&'a Service> {
+        if self.named.is_empty() {
+            return self.here().collect();
+        }
+        let mut wanted: BTreeSet<&str> = self.named.iter().map(String::as_str).collect();
+        loop {
+            let more: Vec<&str> = self
+                .here()
+                .filter(|service| wanted.contains(service.name.as_str()))
+                .flat_map(|service| service.depends_on.iter().map(String::as_str))
+                .filter(|name| !wanted.contains(name))
+                .collect();
+            if more.is_empty() {
+                break;
+            }
+            wanted.extend(more);
+        }
+        self.here()
+            .filter(|service| wanted.contains(service.name.as_str()))
+            .collect()
+    }
+
+    /// Containers of this environment whose services are not planned here.
+    fn orphans<'s>(&self, state: &'s State) -> Vec<&'s Container> {
+        let planned: BTreeSet<String> = self.here().map(Service::container).collect();
+        state
+            .docker
+            .containers
+            .iter()
+            .filter(|container| {
+                let is_here = container
+                    .service()
+                    .is_some_and(|(env, _)| env == self.env.name);
+                is_here && !planned.contains(&container.name)
+            })
+            .collect()
+    }
+
+    fn report_orphans(&self, orphans: &[&Container], command: &str, diff: &mut Diff) {
+        if orphans.is_empty() {
+            return;
+        }
+        let names: Vec<&str> = orphans.iter().map(|c| c.name.as_str()).collect();
+        diff.warn(
+            format!(
+                "environment `{}` has containers that the plan does not have on this host: {}",
+                self.env.name,
+                named(&names)
+            ),
+            format!(
+                "remove them: `homelab {command} --env {} --remove-orphans`",
+                self.env.name
+            ),
+        );
+    }
+}
+
+/// What brings the services up. Their environments are complete already.
+///
+/// # Errors
+/// Everything that stands in the way; nothing has been changed.
+pub fn up(
+    selection: &Selection,
+    services: &[Service],
+    state: &State,
+) -> Result<Diff, Vec<Blocker>> {
+    let mut up = Up {
+        selection,
+        state,
+        diff: Diff::default(),
+        blockers: Vec::new(),
+        pulled: BTreeMap::new(),
+        volumes: BTreeMap::new(),
+        freed: BTreeMap::new(),
+    };
+    let addresses = up.addresses(services);
+    if selection.named.is_empty() {
+        let orphans = selection.orphans(state);
+        if selection.remove_orphans {
+            for orphan in orphans {
+                let removed = remove(orphan, "the plan does not have it", &[], &mut up.diff);
+                up.free(orphan, removed);
+            }
+        } else {
+            selection.report_orphans(&orphans, "env-up", &mut up.diff);
+        }
+    }
+    // Whoever goes or moves frees an address that another one may be waiting for, so all removals come first.
+    let mut todo = Vec::new();
+    for service in services {
+        let Some(address) = addresses.get(&service.name) else {
+            continue;
+        };
+        let change = up.change(service, *address);
+        todo.push((service, *address, change));
+    }
+    for (_, address, change) in &todo {
+        if !matches!(change, Change::None) {
+            up.check_free(*address, services);
+        }
+    }
+    if !up.blockers.is_empty() {
+        return Err(up.blockers);
+    }
+    let mut started: BTreeMap<&str, StepId> = BTreeMap::new();
+    let mut ready = Vec::new();
+    for (service, address, change) in todo {
+        let created = up.create(service, address, &change);
+        ready.push((service, address, change, created));
+    }
+    // In the order of dependencies; the plan has no circles.
+    while !ready.is_empty() {
+        let waiting: BTreeSet<&str> = ready.iter().map(|(s, ..)| s.name.as_str()).collect();
+        let is_free = |service: &Service| {
+            !service
+                .depends_on
+                .iter()
+                .any(|name| waiting.contains(name.as_str()))
+        };
+        let (now, later): (Vec<_>, Vec<_>) = ready
+            .into_iter()
+            .partition(|(service, ..)| is_free(service));
+        if now.is_empty() {
+            break;
+        }
+        for (service, address, change, created) in now {
+            if let Some(step) = up.start(service, address, &change, created, &started) {
+                started.insert(&service.name, step);
+            }
+        }
+        ready = later;
+    }
+    Ok(up.diff)
+}
+
+/// What takes the services down; volumes stay.
+pub fn down(selection: &Selection, state: &State) -> Diff {
+    let mut diff = Diff::default();
+    let orphans = selection.orphans(state);
+    if selection.named.is_empty() {
+        if selection.remove_orphans {
+            for orphan in &orphans {
+                remove(orphan, "the plan does not have it", &[], &mut diff);
+            }
+        } else {
+            selection.report_orphans(&orphans, "env-down", &mut diff);
+        }
+    } else {
+        for orphan in &orphans {
+            let (_, service) = orphan.service().unwrap_or_default();
+            if selection.named.iter().any(|name| name == service) {
+                remove(orphan, "it was named", &[], &mut diff);
+            }
+        }
+    }
+    let mut waiting: Vec<(&Service, &Container)> = selection
+        .here()
+        .filter(|service| selection.named.is_empty() || selection.named.contains(&service.name))
+        .filter_map(|service| {
+            let container = state.docker.container(&service.container())?;
+            container
+                .service()
+                .is_some()
+                .then_some((service, container))
+        })
+        .collect();
+    // A service goes when nobody who depends on it is left.
+    let mut removed: BTreeMap<&str, StepId> = BTreeMap::new();
+    while !waiting.is_empty() {
+        let is_needed = |name: &str| {
+            waiting
+                .iter()
+                .any(|(other, _)| other.depends_on.iter().any(|needed| needed == name))
+        };
+        let (later, now): (Vec<_>, Vec<_>) = waiting
+            .iter()
+            .copied()
+            .partition(|(service, _)| is_needed(&service.name));
+        if now.is_empty() {
+            break;
+        }
+        let mut gone = BTreeMap::new();
+        for (service, container) in now {
+            let after: Vec<StepId> = selection
+                .here()
+                .filter(|other| other.depends_on.contains(&service.name))
+                .filter_map(|other| removed.get(other.name.as_str()).copied())
+                .collect();
+            let step = remove(container, "it is to be taken down", &after, &mut diff);
+            gone.insert(service.name.as_str(), step);
+        }
+        removed.extend(gone);
+        waiting = later;
+    }
+    diff
+}
+
+/// What takes down every container of an environment that the plan no longer has.
+pub fn down_unplanned(env: &str, state: &State) -> Diff {
+    let mut diff = Diff::default();
+    for container in &state.docker.containers {
+        if container.service().is_some_and(|(of, _)| of == env) {
+            remove(
+                container,
+                "the plan has no such environment",
+                &[],
+                &mut diff,
+            );
+        }
+    }
+    diff
+}
+
+/// Stops a container when it runs, and removes it.
+fn remove(container: &Container, cause: &str, after: &[StepId], diff: &mut Diff) -> StepId {
+    let name = container.name.clone();
+    if !container.is_running() {
+        return diff.push(Action::RemoveContainer { name }, cause, after);
+    }
+    let stop = Action::StopContainer { name: name.clone() };
+    let stopped = diff.push(stop, cause, after);
+    diff.push(Action::RemoveContainer { name }, cause, &[stopped])
+}
+
+/// What has to happen with a service's container.
+enum Change {
+    None,
+    Start,
+    Create,
+    Recreate(String),
+}
+
+struct Up<'a> {
+    selection: &'a Selection<'a>,
+    state: &'a State,
+    diff: Diff,
+    blockers: Vec<Blocker>,
+    /// The step that pulls an image.
+    pulled: BTreeMap<String, StepId>,
+    /// The step that makes a volume.
+    volumes: BTreeMap<String, StepId>,
+    /// The step after which an address is free.
+    freed: BTreeMap<Ipv4Addr, StepId>,
+}
+
+impl Up<'_> {
+    fn container(&self, service: &Service) -> Option<&Container> {
+        self.state.docker.container(&service.container())
+    }
+
+    fn held(&self, container: &Container) -> Option<Ipv4Addr> {
+        container
+            .networks
+            .get(&self.selection.env.network())
+            .and_then(|endpoint| endpoint.address)
+    }
+
+    fn free(&mut self, container: &Container, step: StepId) {
+        if let Some(address) = self.held(container) {
+            self.freed.insert(address, step);
+        }
+    }
+
+    /// The address of every service: the planned one, else the one that its container has, else the lowest free one.
+    fn addresses(&mut self, services: &[Service]) -> BTreeMap<String, Ipv4Addr> {
+        let (plan, env) = (self.selection.plan, self.selection.env);
+        let held: Vec<Ipv4Addr> = self
+            .state
+            .docker
+            .containers
+            .iter()
+            .flat_map(|container| container.networks.values())
+            .filter_map(|endpoint| endpoint.address)
+            .collect();
+        let mut free = plan
+            .unplanned(env)
+            .filter(|address| !held.contains(address) && !self.state.answered.contains(address));
+        let mut found = BTreeMap::new();
+        let mut without = Vec::new();
+        for service in services {
+            let kept = self
+                .container(service)
+                .and_then(|container| self.held(container))
+                .filter(|address| plan.unplanned(env).any(|free| free == *address));
+            match service.address.or(kept).or_else(|| free.next()) {
+                Some(address) => {
+                    found.insert(service.name.clone(), address);
+                }
+                None => without.push(service.name.clone()),
+            }
+        }
+        if !without.is_empty() {
+            self.blockers.push(Blocker::new(
+                format!(
+                    "the range {} of environment `{}` has no free address left for {}",
+                    env.range,
+                    env.name,
+                    named(&without)
+                ),
+                "widen the range, or take services away",
+            ));
+        }
+        found
+    }
+
+    fn change(&mut self, service: &Service, address: Ipv4Addr) -> Change {
+        let name = service.container();
+        let Some(container) = self.state.docker.container(&name) else {
+            return Change::Create;
+        };
+        if container.service().is_none() {
+            self.blockers.push(Blocker::new(
+                format!("there is a container `{name}` that homelab did not make"),
+                format!("remove it with `docker rm -f {name}`, or give the service another name"),
+            ));
+            return Change::None;
+        }
+        match self.misfit(container, service, address) {
+            Some(cause) => Change::Recreate(cause),
+            None if container.is_running() => Change::None,
+            None => Change::Start,
+        }
+    }
+
+    /// Why a container has to be made anew.
+    fn misfit(
+        &self,
+        container: &Container,
+        service: &Service,
+        address: Ipv4Addr,
+    ) -> Option<String> {
+        if matches!(container.state.as_str(), "dead" | "removing") {
+            return Some(format!("it is {}", container.state));
+        }
+        let made_from = container.labels.get(LABEL_FINGERPRINT);
+        let made_from = made_from.map(String::as_str).unwrap_or_default();
+        if let Some(keys) = changed_keys(made_from, &service.fingerprint()) {
+            return Some(keys);
+        }
+        if let Some(image) = self.state.docker.images.get(&service.image)
+            && *image != container.image
+        {
+            return Some(format!("image {} is another one now", service.image));
+        }
+        let network = self.selection.env.network();
+        let Some(endpoint) = container.networks.get(&network) else {
+            return Some(format!("it is not attached to network {network}"));
+        };
+        let id = self.state.docker.network(&network).map(|n| n.id.as_str());
+        if !endpoint.network_id.is_empty() && id.is_some_and(|id| id != endpoint.network_id) {
+            return Some(format!("network {network} was made anew"));
+        }
+        match endpoint.address {
+            Some(held) if held != address => {
+                Some(format!("its address is {held}, planned is {address}"))
+            }
+            Some(_) => None,
+            None => Some(format!("it has no address, planned is {address}")),
+        }
+    }
+
+    /// Whether somebody has an address and keeps it.
+    fn check_free(&mut self, address: Ipv4Addr, services: &[Service]) {
+        let moving: BTreeSet<String> = services.iter().map(Service::container).collect();
+        let holder = self.state.docker.containers.iter().find(|container| {
+            let holds = container
+                .networks
+                .values()
+                .any(|endpoint| endpoint.address == Some(address));
+            holds && !moving.contains(&container.name)
+        });
+        if let Some(holder) = holder
+            && !self.freed.contains_key(&address)
+        {
+            self.blockers.push(Blocker::new(
+                format!("container `{}` has {address} already", holder.name),
+                format!(
+                    "remove it with `docker rm -f {}`, or plan another address",
+                    holder.name
+                ),
+            ));
+        }
+    }
+
+    /// The steps up to a container that is there but does not run; the last one.
+    fn create(&mut self, service: &Service, address: Ipv4Addr, change: &Change) -> Option<StepId> {
+        let cause = match change {
+            Change::None | Change::Start => return None,
+            Change::Create => "it does not exist",
+            Change::Recreate(_) => "it is made anew",
+        };
+        let mut after = self.pull(service);
+        after.extend(self.create_volumes(service));
+        let mut carried = Vec::new();
+        if let Change::Recreate(why) = change
+            && let Some(old) = self.container(service).cloned()
+        {
+            carried = anonymous_volumes(&old, service);
+            // The old one runs until everything that its successor needs is there.
+            let removed = remove(&old, why, &after, &mut self.diff);
+            self.free(&old, removed);
+            after = vec![removed];
+        }
+        let new = NewContainer {
+            service: service.clone(),
+            address,
+            carried,
+        };
+        let action = Action::CreateContainer(Box::new(new));
+        Some(self.diff.push(action, cause, &after))
+    }
+
+    fn pull(&mut self, service: &Service) -> Vec<StepId> {
+        let image = &service.image;
+        if self.state.docker.images.contains_key(image) {
+            return Vec::new();
+        }
+        let step = match self.pulled.get(image) {
+            Some(step) => *step,
+            None => {
+                let action = Action::Pull {
+                    image: image.clone(),
+                };
+                self.diff.push(action, "it is not on this machine", &[])
+            }
+        };
+        self.pulled.insert(image.clone(), step);
+        vec![step]
+    }
+
+    fn create_volumes(&mut self, service: &Service) -> Vec<StepId> {
+        let mut steps = Vec::new();
+        for name in service.named_volumes() {
+            if self.state.docker.volumes.iter().any(|known| known == name) {
+                continue;
+            }
+            let step = match self.volumes.get(name) {
+                Some(step) => *step,
+                None => {
+                    let action = Action::CreateVolume {
+                        name: name.to_owned(),
+                        env: service.env.clone(),
+                    };
+                    self.diff.push(action, "it does not exist", &[])
+                }
+            };
+            self.volumes.insert(name.to_owned(), step);
+            steps.push(step);
+        }
+        steps
+    }
+
+    fn start(
+        &mut self,
+        service: &Service,
+        address: Ipv4Addr,
+        change: &Change,
+        created: Option<StepId>,
+        started: &BTreeMap<&str, StepId>,
+    ) -> Option<StepId> {
+        let cause = match change {
+            Change::None => return None,
+            Change::Start => "it does not run",
+            Change::Create | Change::Recreate(_) => "it is new",
+        };
+        let mut after: Vec<StepId> = created.into_iter().collect();
+        after.extend(self.freed.get(&address));
+        let dependencies = service.depends_on.iter();
+        after.extend(dependencies.filter_map(|name| started.get(name.as_str())));
+        let name = service.container();
+        Some(
+            self.diff
+                .push(Action::StartContainer { name }, cause, &after),
+        )
+    }
+}
+
+/// Volumes without a name, which `docker compose` too hands on to the container that takes the place of another.
+fn anonymous_volumes(old: &Container, service: &Service) -> Vec<Mount> {
+    let planned: Vec<String> = service
+        .volumes
+        .iter()
+        .filter_map(|volume| match volume {
+            crate::plan::Volume::Bind { target, .. }
+            | crate::plan::Volume::Named { target, .. } => {
+                target.split(':').next().map(str::to_owned)
+            }
+            crate::plan::Volume::Anonymous { .. } => None,
+        })
+        .chain(service.tmpfs.keys().cloned())
+        .collect();
+    old.volumes
+        .iter()
+        .filter(|mount| mount.is_anonymous() && !planned.contains(&mount.target))
+        .cloned()
+        .collect()
+}
+
+/// Which keys differ between two fingerprints, as a cause; `None` when none does.
+fn changed_keys(old: &str, new: &str) -> Option<String> {
+    if old == new {
+        return None;
+    }
+    let keys = |text: &'_ str| -> BTreeMap<String, String> {
+        text.split(';')
+            .filter_map(|pair| pair.split_once('='))
+            .map(|(key, hash)| (key.to_owned(), hash.to_owned()))
+            .collect()
+    };
+    let (old_keys, new_keys) = (keys(old), keys(new));
+    let changed: BTreeSet<&String> = old_keys
+        .keys()
+        .chain(new_keys.keys())
+        .filter(|key| old_keys.get(*key) != new_keys.get(*key))
+        .collect();
+    let changed: Vec<&str> = changed.into_iter().map(String::as_str).collect();
+    if changed.is_empty() {
+        return Some("it was made by another version of homelab".to_owned());
+    }
+    Some(format!("changed: {}", changed.join(", ")))
+}

@@ -1,0 +1,730 @@
+//! The shim, the parent links and the Docker networks: what the plan wants against what there is. Going down is the same
+//! with nothing wanted.
+
+use super::preflight;
+use super::{Action, Diff, StepId, named};
+use crate::docker::NewNetwork;
+use crate::failure::Blocker;
+use crate::plan::{Env, Host, Plan, mac_of, network_name, pool};
+use crate::state::{Api, LINK_ALIAS_PREFIX, Link, Network, Pool, Route, State};
+use ipnet::Ipv4Net;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+/// A link that should exist.
+struct WantedLink {
+    name: String,
+    parent: String,
+    mac: String,
+    alias: String,
+    /// The shim's address and route; a parent link has neither and stays down.
+    shim: Option<(Ipv4Addr, Ipv4Net)>,
+}
+
+/// A network that should exist.
+struct WantedNetwork<'a> {
+    env: &'a Env,
+    /// Parents that will do for a network that is there: the interface itself, or the environment's parent link.
+    parents: [String; 2],
+    gateway: Ipv4Addr,
+}
+
+/// How a network differs from the plan.
+pub(super) struct Difference {
+    pub text: String,
+    /// Only what it must not give out differs: containers with planned addresses work all the same.
+    pub is_minor: bool,
+}
+
+/// What makes the kernel and the Engine as the plan wants them on `host`.
+///
+/// # Errors
+/// Everything that stands in the way; nothing has been changed.
+pub fn up(plan: &Plan, host: &Host, state: &State) -> Result<Diff, Vec<Blocker>> {
+    let mut blockers = Vec::new();
+    let parent = preflight::parent(plan, host, state)
+        .map_err(|mut found| blockers.append(&mut found))
+        .ok();
+    if let Err(blocker) = preflight::engine(state) {
+        blockers.push(blocker);
+    }
+    let (Some(parent), true) = (parent, blockers.is_empty()) else {
+        return Err(blockers);
+    };
+    let wanted: Vec<WantedNetwork> = plan
+        .envs
+        .iter()
+        .map(|env| WantedNetwork {
+            env,
+            parents: [parent.name.clone(), env.parent_link()],
+            gateway: plan.gateway,
+        })
+        .collect();
+    converge(
+        &Goal {
+            plan,
+            host,
+            parent: &parent.name,
+        },
+        &wanted,
+        state,
+    )
+}
+
+/// What takes away everything that [`up`] makes, whatever the plan says now.
+///
+/// # Errors
+/// Which containers stand in the way; nothing has been changed.
+pub fn down(plan: &Plan, host: &Host, state: &State) -> Result<Diff, Vec<Blocker>> {
+    preflight::engine(state).map_err(|blocker| vec![blocker])?;
+    converge(
+        &Goal {
+            plan,
+            host,
+            parent: "",
+        },
+        &[],
+        state,
+    )
+}
+
+/// Whether an environment's containers can be started on `host`, and what they should know.
+///
+/// # Errors
+/// What is missing.
+pub fn ready(plan: &Plan, host: &Host, env: &Env, state: &State) -> Result<Vec<Blocker>, Blocker> {
+    let not_up = |why: String| {
+        Blocker::new(
+            format!("the network is not up: {why}"),
+            "run `homelab network-up`",
+        )
+    };
+    let shim = state
+        .link(&plan.shim_name)
+        .ok_or_else(|| not_up(format!("there is no link `{}`", plan.shim_name)))?;
+    let route = shim_route(plan, host);
+    if !shim.up || !shim.has(host.shim) || !state.routes.iter().any(|other| same(other, &route)) {
+        return Err(not_up(format!(
+            "link `{}` is not as planned",
+            plan.shim_name
+        )));
+    }
+    let name = env.network();
+    let network = state
+        .docker
+        .network(&name)
+        .ok_or_else(|| not_up(format!("there is no Docker network `{name}`")))?;
+    if network.environment().is_none() {
+        return Err(foreign_network(&name));
+    }
+    let parent = shim.parent.clone().unwrap_or_default();
+    let wanted = WantedNetwork {
+        env,
+        parents: [parent, env.parent_link()],
+        gateway: plan.gateway,
+    };
+    let differences = differences(plan, host, &wanted, network);
+    let text: Vec<&str> = differences.iter().map(|d| d.text.as_str()).collect();
+    let text = text.join("; ");
+    if differences.iter().any(|difference| !difference.is_minor) {
+        return Err(not_up(format!(
+            "network `{name}` differs from the plan: {text}"
+        )));
+    }
+    if differences.is_empty() {
+        return Ok(Vec::new());
+    }
+    Ok(vec![Blocker::new(
+        format!("network `{name}` differs from the plan: {text}"),
+        format!(
+            "it can be made anew when no container is attached: `homelab env-down --env {}`, then `homelab network-up`",
+            env.name
+        ),
+    )])
+}
+
+struct Goal<'a> {
+    plan: &'a Plan,
+    host: &'a Host,
+    parent: &'a str,
+}
+
+fn converge(goal: &Goal, wanted: &[WantedNetwork], state: &State) -> Result<Diff, Vec<Blocker>> {
+    let mut diff = Diff::default();
+    let mut blockers = Vec::new();
+    let (kept, outdated) = sort_networks(goal, wanted, state, &mut diff, &mut blockers);
+    let new = new_networks(goal, wanted, &kept, state);
+    let links = wanted_links(goal, wanted, &kept, &new);
+    blockers.extend(links.iter().filter_map(|link| link_in_the_way(link, state)));
+    if !blockers.is_empty() {
+        return Err(blockers);
+    }
+
+    let removed: Vec<StepId> = outdated
+        .iter()
+        .map(|(network, cause)| {
+            let (name, id) = (network.name.clone(), network.id.clone());
+            diff.push(Action::RemoveNetwork { name, id }, cause, &[])
+        })
+        .collect();
+    let mut deleted = Vec::new();
+    for link in surplus_links(goal, &links, &kept, state) {
+        let name = link.name.clone();
+        let cause = if wanted.is_empty() {
+            "homelab made it"
+        } else {
+            "the plan does not want it"
+        };
+        // A parent link goes after the networks that stand on it.
+        deleted.push(diff.push(Action::DeleteLink { name }, cause, &removed));
+    }
+    let mut made: Vec<(String, Vec<StepId>)> = Vec::new();
+    for link in &links {
+        let steps = link_steps(link, state, &mut diff, &deleted);
+        made.push((link.name.clone(), steps));
+    }
+    for (network, cause) in new {
+        let mut after = removed.clone();
+        for (name, steps) in &made {
+            if *name == network.parent {
+                after.extend(steps);
+            }
+        }
+        diff.push(Action::CreateNetwork(network), cause, &after);
+    }
+    Ok(diff)
+}
+
+/// Links of ours that nothing needs.
+fn surplus_links<'a>(
+    goal: &Goal,
+    wanted: &[WantedLink],
+    kept: &[&Network],
+    state: &'a State,
+) -> Vec<&'a Link> {
+    let plannable = plannable_links(goal);
+    let is_ours = |link: &Link| {
+        let half_made =
+            |plannable: &WantedLink| plannable.name == link.name && is_half_made(link, plannable);
+        link.is_ours() || plannable.iter().any(half_made)
+    };
+    let is_needed = |link: &Link| {
+        wanted.iter().any(|wanted| wanted.name == link.name)
+            || kept
+                .iter()
+                .any(|network| network.parent.as_ref() == Some(&link.name))
+    };
+    let links = state.links.iter();
+    links
+        .filter(|link| is_ours(link) && !is_needed(link))
+        .collect()
+}
+
+/// Networks of ours that stay, and those that go, with the reason.
+type Sorted<'a> = (Vec<&'a Network>, Vec<(&'a Network, String)>);
+
+fn sort_networks<'a>(
+    goal: &Goal,
+    wanted: &[WantedNetwork],
+    state: &'a State,
+    diff: &mut Diff,
+    blockers: &mut Vec<Blocker>,
+) -> Sorted<'a> {
+    let (mut kept, mut outdated) = (Vec::new(), Vec::new());
+    for network in &state.docker.networks {
+        let name = &network.name;
+        let attached = state.docker.attached(name);
+        let wanted_here = wanted.iter().find(|wanted| wanted.env.network() == *name);
+        let Some(env) = network.environment() else {
+            if wanted_here.is_some() {
+                blockers.push(foreign_network(name));
+            }
+            continue;
+        };
+        let Some(wanted_here) = wanted_here else {
+            if attached.is_empty() {
+                let cause = if wanted.is_empty() {
+                    "homelab made it"
+                } else {
+                    "the plan has no such environment"
+                };
+                outdated.push((network, cause.to_owned()));
+            } else if wanted.is_empty() {
+                blockers.push(Blocker::new(
+                    format!(
+                        "containers are attached to network `{name}`: {}",
+                        named(&attached)
+                    ),
+                    take_away(env),
+                ));
+            } else {
+                kept.push(network);
+                diff.warn(
+                    format!(
+                        "the plan has no environment `{env}`, but containers are attached to network `{name}`: {}",
+                        named(&attached)
+                    ),
+                    take_away(env),
+                );
+            }
+            continue;
+        };
+        let differences = differences(goal.plan, goal.host, wanted_here, network);
+        if differences.is_empty() {
+            kept.push(network);
+            continue;
+        }
+        let text: Vec<&str> = differences.iter().map(|d| d.text.as_str()).collect();
+        let text = text.join("; ");
+        if attached.is_empty() {
+            outdated.push((network, text));
+        } else {
+            blockers.push(Blocker::new(
+                format!(
+                    "network `{name}` differs from the plan ({text}) and cannot be made anew while containers are attached: {}",
+                    named(&attached)
+                ),
+                format!("{}; then run this again, and `homelab env-up --env {env}`", take_away(env)),
+            ));
+        }
+    }
+    (kept, outdated)
+}
+
+fn take_away(env: &str) -> String {
+    format!(
+        "take them away first: `homelab env-down --env {env}`, or `docker rm -f` for those that homelab did not make"
+    )
+}
+
+fn foreign_network(name: &str) -> Blocker {
+    Blocker::new(
+        format!("there is a Docker network `{name}` that homelab did not make"),
+        format!("remove it with `docker network rm {name}`, or give the environment another name"),
+    )
+}
+
+/// What of a network of ours is not as planned. Its pool may be any that contains the subnet: the order of the file must
+/// not force a network to be made anew. Nor must an upgrade of the Engine, so either parent will do.
+fn differences(
+    plan: &Plan,
+    host: &Host,
+    wanted: &WantedNetwork,
+    network: &Network,
+) -> Vec<Difference> {
+    let mut found = Vec::new();
+    let mut major = |text: String| {
+        found.push(Difference {
+            text,
+            is_minor: false,
+        });
+    };
+    if network.driver != "macvlan" || network.mode.as_deref().unwrap_or("bridge") != "bridge" {
+        major(format!("its driver is {}", network.driver));
+    }
+    let parent = network.parent.as_deref().unwrap_or("missing");
+    if !wanted.parents.iter().any(|known| known == parent) {
+        let [planned, _] = &wanted.parents;
+        major(format!("its parent is {parent}, planned is {planned}"));
+    }
+    let [pool] = network.pools.as_slice() else {
+        major("it has not one IPv4 pool".to_owned());
+        return found;
+    };
+    let Pool {
+        subnet,
+        ip_range,
+        gateway,
+        auxiliary,
+    } = pool;
+    if !subnet.contains(&plan.subnet) {
+        major(format!(
+            "its subnet is {subnet}, planned is {}",
+            plan.subnet
+        ));
+    }
+    let planned = wanted.env.ip_range();
+    if *ip_range != Some(planned) {
+        let is = ip_range.map_or("missing".to_owned(), |range| range.to_string());
+        major(format!("its ip_range is {is}, planned is {planned}"));
+    }
+    if *gateway != Some(wanted.gateway) {
+        let is = gateway.map_or("missing".to_owned(), |gateway| gateway.to_string());
+        major(format!(
+            "its gateway is {is}, planned is {}",
+            wanted.gateway
+        ));
+    }
+    if found.is_empty() {
+        let planned = plan.auxiliary(wanted.env, &host.name, *subnet);
+        let planned = planned.into_keys().collect();
+        found.extend(auxiliary_differences(host, wanted.env, &planned, auxiliary));
+    }
+    found
+}
+
+fn auxiliary_differences(
+    host: &Host,
+    env: &Env,
+    planned: &BTreeSet<Ipv4Addr>,
+    found: &[Ipv4Addr],
+) -> Option<Difference> {
+    let found: BTreeSet<Ipv4Addr> = found.iter().copied().collect();
+    let missing: Vec<String> = planned
+        .difference(&found)
+        .map(ToString::to_string)
+        .collect();
+    let surplus: Vec<Ipv4Addr> = found.difference(planned).copied().collect();
+    let mut parts = Vec::new();
+    if !missing.is_empty() {
+        parts.push(format!("it may give out {}", missing.join(", ")));
+    }
+    if !surplus.is_empty() {
+        let surplus: Vec<String> = surplus.iter().map(ToString::to_string).collect();
+        parts.push(format!("it keeps {} back", surplus.join(", ")));
+    }
+    if parts.is_empty() {
+        return None;
+    }
+    // The Engine refuses a container an address that the network keeps back.
+    let in_the_way = env
+        .services
+        .iter()
+        .filter(|service| service.host == host.name)
+        .any(|service| {
+            service
+                .address
+                .is_some_and(|address| surplus.contains(&address))
+        });
+    Some(Difference {
+        text: parts.join(" and "),
+        is_minor: !in_the_way,
+    })
+}
+
+/// Pools and parents for the networks that have to be made.
+fn new_networks(
+    goal: &Goal,
+    wanted: &[WantedNetwork],
+    kept: &[&Network],
+    state: &State,
+) -> Vec<(NewNetwork, String)> {
+    let stays = |network: &&Network| {
+        network.environment().is_none() || kept.iter().any(|kept| kept.id == network.id)
+    };
+    let staying: Vec<&Network> = state.docker.networks.iter().filter(stays).collect();
+    let mut pools: BTreeSet<Ipv4Net> = staying
+        .iter()
+        .flat_map(|network| network.pools.iter().map(|pool| pool.subnet))
+        .collect();
+    let mut parent_is_free = !staying
+        .iter()
+        .any(|network| network.parent.as_deref() == Some(goal.parent));
+    let mut new = Vec::new();
+    for wanted in wanted {
+        let name = wanted.env.network();
+        if kept.iter().any(|network| network.name == name) {
+            continue;
+        }
+        // The rules of the plan saw to it that there are enough.
+        let subnet = (0..=u8::MAX)
+            .map_while(|step| pool(goal.plan.subnet, step))
+            .find(|pool| !pools.contains(pool))
+            .unwrap_or(goal.plan.subnet);
+        pools.insert(subnet);
+        let shares = state.docker.api >= Api::SHARED_PARENT;
+        let parent = if shares || parent_is_free {
+            goal.parent.to_owned()
+        } else {
+            wanted.env.parent_link()
+        };
+        parent_is_free = false;
+        let cause = if state.docker.network(&name).is_some() {
+            "it is made anew"
+        } else {
+            "it does not exist"
+        };
+        new.push((
+            NewNetwork {
+                env: wanted.env.name.clone(),
+                parent,
+                subnet,
+                ip_range: wanted.env.ip_range(),
+                gateway: goal.plan.gateway,
+                auxiliary: goal.plan.auxiliary(wanted.env, &goal.host.name, subnet),
+            },
+            cause.to_owned(),
+        ));
+    }
+    new
+}
+
+/// Every link that the plan may want on this host: the shim, and a parent link for each environment.
+fn plannable_links(goal: &Goal) -> Vec<WantedLink> {
+    let shim = WantedLink {
+        name: goal.plan.shim_name.clone(),
+        parent: goal.parent.to_owned(),
+        mac: mac_of(goal.host.shim),
+        alias: format!("{LINK_ALIAS_PREFIX}shim"),
+        shim: Some((goal.host.shim, goal.plan.route)),
+    };
+    let parents = goal.plan.envs.iter().map(|env| WantedLink {
+        name: env.parent_link(),
+        parent: goal.parent.to_owned(),
+        mac: parent_link_mac(&env.name, goal.host),
+        alias: format!("{LINK_ALIAS_PREFIX}parent of {}", network_name(&env.name)),
+        shim: None,
+    });
+    std::iter::once(shim).chain(parents).collect()
+}
+
+/// The shim, and the parent links that a network stands on or will stand on.
+fn wanted_links(
+    goal: &Goal,
+    wanted: &[WantedNetwork],
+    kept: &[&Network],
+    new: &[(NewNetwork, String)],
+) -> Vec<WantedLink> {
+    if wanted.is_empty() {
+        return Vec::new();
+    }
+    let parents: BTreeSet<&str> = kept
+        .iter()
+        .filter_map(|network| network.parent.as_deref())
+        .chain(new.iter().map(|(network, _)| network.parent.as_str()))
+        .collect();
+    let mut links = plannable_links(goal);
+    links.retain(|link| link.shim.is_some() || parents.contains(link.name.as_str()));
+    links
+}
+
+/// A hardware address that stays, for a link that is never up. It is also how a link that was made but not yet marked when
+/// homelab was killed is known again.
+fn parent_link_mac(env: &str, host: &Host) -> String {
+    let hash = Sha256::digest(format!("{env}@{}", host.address));
+    let tail: Vec<String> = hash
+        .iter()
+        .take(4)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    format!("02:68:{}", tail.join(":"))
+}
+
+/// A link that homelab made but had no time to mark: the name, kind and hardware address are ours and it was never used.
+fn is_half_made(link: &Link, wanted: &WantedLink) -> bool {
+    link.alias.is_none()
+        && link.kind == "macvlan"
+        && link.mac == wanted.mac
+        && !link.up
+        && link.addresses.is_empty()
+}
+
+fn link_in_the_way(wanted: &WantedLink, state: &State) -> Option<Blocker> {
+    let name = &wanted.name;
+    if let Some(link) = state.link(name)
+        && !link.is_ours()
+        && !is_half_made(link, wanted)
+    {
+        return Some(Blocker::new(
+            format!("there is a link `{name}` that homelab did not make"),
+            format!(
+                "remove it with `ip link del {name}`, and what makes it at boot (an older unit or script), or choose another name in `[shim]`"
+            ),
+        ));
+    }
+    let (address, destination) = wanted.shim?;
+    let other = state
+        .links
+        .iter()
+        .find(|link| link.name != *name && !link.is_ours() && link.has(address));
+    if let Some(other) = other {
+        return Some(Blocker::new(
+            format!(
+                "link `{}` has {address}, the shim's address, and homelab did not make it",
+                other.name
+            ),
+            format!(
+                "take it away: `ip addr del {address} dev {}`; or give the shim another address",
+                other.name
+            ),
+        ));
+    }
+    let route = state.routes.iter().find(|route| {
+        let is_ours = state.link(&route.link).is_some_and(Link::is_ours);
+        route.destination == destination && route.metric == 0 && route.link != *name && !is_ours
+    })?;
+    Some(Blocker::new(
+        format!(
+            "there is a route to {destination} over `{}` that homelab did not make",
+            route.link
+        ),
+        format!("remove it: `ip route del {destination} dev {}`", route.link),
+    ))
+}
+
+fn shim_route(plan: &Plan, host: &Host) -> Route {
+    Route {
+        destination: plan.route,
+        link: plan.shim_name.clone(),
+        source: Some(host.shim),
+        gateway: None,
+        metric: 0,
+    }
+}
+
+fn same(found: &Route, wanted: &Route) -> bool {
+    let Route {
+        destination,
+        link,
+        source,
+        gateway,
+        metric,
+    } = wanted;
+    found.destination == *destination
+        && found.link == *link
+        && found.source == *source
+        && found.gateway == *gateway
+        && found.metric == *metric
+}
+
+/// The steps for one link; the last ones are what its users wait for.
+fn link_steps(
+    wanted: &WantedLink,
+    state: &State,
+    diff: &mut Diff,
+    deleted: &[StepId],
+) -> Vec<StepId> {
+    let name = &wanted.name;
+    let mut existing = state.link(name);
+    let mut after = Vec::new();
+    if let Some(link) = existing
+        && let Some(cause) = misfit(link, wanted)
+    {
+        let delete = Action::DeleteLink { name: name.clone() };
+        after.push(diff.push(delete, cause, &[]));
+        existing = None;
+    }
+    let mut done = Vec::new();
+    if existing.is_none() {
+        let cause = if after.is_empty() {
+            "it does not exist"
+        } else {
+            "it is made anew"
+        };
+        let add = Action::AddLink {
+            name: name.clone(),
+            parent: wanted.parent.clone(),
+            mac: wanted.mac.clone(),
+        };
+        // Two links on one parent must not have one hardware address, and one shim is enough.
+        after.extend(deleted);
+        let added = diff.push(add, cause, &after);
+        after = vec![added];
+        done.push(added);
+    }
+    if existing.is_none_or(|link| !link.is_ours()) {
+        let alias = Action::SetAlias {
+            name: name.clone(),
+            alias: wanted.alias.clone(),
+        };
+        done.push(diff.push(alias, "it marks the link as homelab's", &after));
+    }
+    if let Some((address, destination)) = wanted.shim {
+        done.extend(shim_steps(
+            &Shim {
+                name,
+                address,
+                destination,
+            },
+            existing,
+            state,
+            diff,
+            &done,
+        ));
+    }
+    done
+}
+
+struct Shim<'a> {
+    name: &'a str,
+    address: Ipv4Addr,
+    destination: Ipv4Net,
+}
+
+fn shim_steps(
+    shim: &Shim,
+    existing: Option<&Link>,
+    state: &State,
+    diff: &mut Diff,
+    after: &[StepId],
+) -> Vec<StepId> {
+    let name = shim.name.to_owned();
+    let mut before_up = after.to_vec();
+    if existing.is_none_or(|link| !link.arp_filter) {
+        let cause = "one answer for each address, not also the shim's";
+        let action = Action::SetArpFilter { name: name.clone() };
+        before_up.push(diff.push(action, cause, after));
+    }
+    let wanted = Ipv4Net::from(shim.address);
+    if existing.is_none_or(|link| !link.addresses.contains(&wanted)) {
+        let action = Action::AddAddress {
+            name: name.clone(),
+            address: wanted,
+        };
+        before_up.push(diff.push(action, "the shim's address", after));
+    }
+    let mut ready = before_up.clone();
+    let is_up = existing.is_some_and(|link| link.up);
+    if !is_up {
+        let action = Action::SetUp { name: name.clone() };
+        ready.push(diff.push(action, "it is down", &before_up));
+    }
+    let route = Route {
+        destination: shim.destination,
+        link: name,
+        source: Some(shim.address),
+        gateway: None,
+        metric: 0,
+    };
+    // Routes with the shim as their source are ours; a link that is made anew has lost them.
+    for stale in &state.routes {
+        let is_ours = stale.link == shim.name && stale.source.is_some() && stale.gateway.is_none();
+        if existing.is_some() && is_up && is_ours && !same(stale, &route) {
+            let cause = "the plan does not want it";
+            ready.push(diff.push(Action::DeleteRoute(stale.clone()), cause, after));
+        }
+    }
+    let is_there = existing.is_some() && state.routes.iter().any(|found| same(found, &route));
+    if !is_there {
+        let cause = "containers are reached over the shim";
+        let added = diff.push(Action::AddRoute(route), cause, &ready);
+        ready.push(added);
+    }
+    ready
+}
+
+/// What cannot be changed on a link that is there.
+fn misfit(link: &Link, wanted: &WantedLink) -> Option<String> {
+    if link.kind != "macvlan" {
+        return Some(format!("its kind is {}, planned is macvlan", link.kind));
+    }
+    let mode = link.mode.as_deref().unwrap_or("missing");
+    if mode != "bridge" {
+        return Some(format!("its mode is {mode}, planned is bridge"));
+    }
+    let parent = link.parent.as_deref().unwrap_or("missing");
+    if parent != wanted.parent {
+        return Some(format!(
+            "its parent is {parent}, planned is {}",
+            wanted.parent
+        ));
+    }
+    if link.mac != wanted.mac {
+        return Some(format!(
+            "its hardware address is {}, planned is {}",
+            link.mac, wanted.mac
+        ));
+    }
+    None
+}

@@ -1,0 +1,706 @@
+//! The Docker Engine: the only user of bollard. Status codes and broken connections become our own sentences here.
+
+use crate::failure::{Blocker, Failure};
+use crate::plan::{Restart, Service, Volume, mac_of, network_name, split_tag};
+use crate::state::{self, Api, LABEL_ENVIRONMENT, LABEL_FINGERPRINT, LABEL_SERVICE, Mount, Pool};
+use bollard::Docker;
+use bollard::errors::Error;
+use bollard::models::{
+    ContainerCreateBody, ContainerSummary, DeviceMapping, EndpointIpamConfig, EndpointSettings,
+    HostConfig, Ipam, IpamConfig, Network, NetworkCreateRequest, NetworkingConfig, RestartPolicy,
+    RestartPolicyNameEnum, VolumeCreateRequest,
+};
+use bollard::query_parameters::{
+    CreateContainerOptionsBuilder, CreateImageOptionsBuilder, ListContainersOptionsBuilder,
+    ListNetworksOptions, ListVolumesOptions, LogsOptionsBuilder, RemoveContainerOptions,
+    StartContainerOptions, StopContainerOptions,
+};
+use futures_util::{StreamExt, TryStreamExt};
+use ipnet::Ipv4Net;
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+/// The newest API that the types in here are made for; a newer engine speaks it too.
+const NEWEST: Api = Api(1, 51);
+
+/// Where the Engine listens when `DOCKER_HOST` says nothing.
+const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
+
+/// How long the Engine may take for a question. Acts may take as long as they take: a stop waits for its grace period.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// bollard's own limit, in seconds; a day, because it also counts while a container is being stopped.
+const REQUEST_SECONDS: u64 = 24 * 60 * 60;
+
+/// How many of its last log lines a dead container is reported with.
+const LOG_LINES: &str = "10";
+
+/// A connection to the Engine of this machine.
+#[derive(Clone)]
+pub struct Engine {
+    client: Docker,
+    /// As the Engine writes it.
+    pub version: String,
+    /// The newest API of the Engine.
+    pub api: Api,
+}
+
+/// A network to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewNetwork {
+    /// The environment that it is for.
+    pub env: String,
+    /// Its parent interface.
+    pub parent: String,
+    /// The prefix that its containers take for on-link.
+    pub subnet: Ipv4Net,
+    /// Where addresses are taken from.
+    pub ip_range: Ipv4Net,
+    /// The default route of its containers.
+    pub gateway: Ipv4Addr,
+    /// Addresses that are not given out, with what they are for.
+    pub auxiliary: BTreeMap<Ipv4Addr, String>,
+}
+
+/// A container to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewContainer {
+    /// What it runs, its environment complete.
+    pub service: Service,
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Anonymous volumes of the container that it replaces.
+    pub carried: Vec<Mount>,
+}
+
+/// How a container came to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Death {
+    /// The container.
+    pub container: String,
+    /// The exit status of its first process.
+    pub exit_code: i64,
+    /// The Engine starts it again and again.
+    pub restarting: bool,
+    /// Its last log lines.
+    pub log: Vec<String>,
+}
+
+impl Engine {
+    /// Connects to the Engine that `DOCKER_HOST` names, which must be on this machine, whose addresses are `own`.
+    ///
+    /// # Errors
+    /// Why it cannot be used, and what to do.
+    pub async fn connect(own: &[Ipv4Addr]) -> Result<Self, Blocker> {
+        let named = std::env::var("DOCKER_HOST").ok().filter(|h| !h.is_empty());
+        let host = named.unwrap_or_else(|| DEFAULT_HOST.to_owned());
+        let client = local_client(&host, own)?;
+        let version = patiently(client.version())
+            .await
+            .map_err(|error| unreachable_engine(&host, &error))?;
+        let api = version
+            .api_version
+            .and_then(|text| Api::try_from(text).ok())
+            .unwrap_or_default();
+        Ok(Self {
+            client: with_version(client, api.min(NEWEST)),
+            version: version.version.unwrap_or_default(),
+            api,
+        })
+    }
+
+    /// All networks.
+    ///
+    /// # Errors
+    /// When the Engine fails.
+    pub async fn networks(&self) -> Result<Vec<state::Network>, Failure> {
+        let list = patiently(self.client.list_networks(None::<ListNetworksOptions>)).await;
+        let list = list.map_err(|error| refused("list the networks", &error))?;
+        Ok(list.into_iter().map(network_of).collect())
+    }
+
+    /// All containers, stopped ones too.
+    ///
+    /// # Errors
+    /// When the Engine fails.
+    pub async fn containers(&self) -> Result<Vec<state::Container>, Failure> {
+        let options = ListContainersOptionsBuilder::new().all(true).build();
+        let list = patiently(self.client.list_containers(Some(options))).await;
+        let list = list.map_err(|error| refused("list the containers", &error))?;
+        Ok(list.into_iter().map(container_of).collect())
+    }
+
+    /// The names of all volumes.
+    ///
+    /// # Errors
+    /// When the Engine fails.
+    pub async fn volumes(&self) -> Result<Vec<String>, Failure> {
+        let list = patiently(self.client.list_volumes(None::<ListVolumesOptions>)).await;
+        let list = list.map_err(|error| refused("list the volumes", &error))?;
+        let volumes = list.volumes.unwrap_or_default();
+        Ok(volumes.into_iter().map(|volume| volume.name).collect())
+    }
+
+    /// The id of an image that is there.
+    ///
+    /// # Errors
+    /// When the Engine fails; an image that is not there is no failure.
+    pub async fn image(&self, name: &str) -> Result<Option<String>, Failure> {
+        match patiently(self.client.inspect_image(name)).await {
+            Ok(image) => Ok(image.id),
+            Err(Error::DockerResponseServerError {
+                status_code: 404, ..
+            }) => Ok(None),
+            Err(error) => Err(refused(&format!("look up image `{name}`"), &error)),
+        }
+    }
+
+    /// Makes a macvlan network.
+    ///
+    /// # Errors
+    /// When the name or the gateway is taken meanwhile, or the Engine fails.
+    pub async fn create_network(&self, network: &NewNetwork) -> Result<(), Failure> {
+        let name = network_name(&network.env);
+        let auxiliary = network
+            .auxiliary
+            .iter()
+            .map(|(address, what)| (what.clone(), address.to_string()))
+            .collect();
+        let request = NetworkCreateRequest {
+            name: name.clone(),
+            driver: Some("macvlan".to_owned()),
+            options: Some(HashMap::from([
+                ("parent".to_owned(), network.parent.clone()),
+                ("macvlan_mode".to_owned(), "bridge".to_owned()),
+            ])),
+            ipam: Some(Ipam {
+                config: Some(vec![IpamConfig {
+                    subnet: Some(network.subnet.to_string()),
+                    ip_range: Some(network.ip_range.to_string()),
+                    gateway: Some(network.gateway.to_string()),
+                    auxiliary_addresses: Some(auxiliary),
+                }]),
+                ..Ipam::default()
+            }),
+            labels: Some(HashMap::from([(
+                LABEL_ENVIRONMENT.to_owned(),
+                network.env.clone(),
+            )])),
+            ..NetworkCreateRequest::default()
+        };
+        let result = self.client.create_network(request).await;
+        let what = format!("make network `{name}`");
+        result.map(|_| ()).map_err(|error| refused(&what, &error))
+    }
+
+    /// Removes a network by its id.
+    ///
+    /// # Errors
+    /// When a container was attached meanwhile, or the Engine fails. A network that is gone is no failure.
+    pub async fn remove_network(&self, name: &str, id: &str) -> Result<(), Failure> {
+        let result = self.client.remove_network(id).await;
+        unless_gone(result, &format!("remove network `{name}`"))
+    }
+
+    /// Pulls an image.
+    ///
+    /// # Errors
+    /// When no registry has it or can be reached.
+    pub async fn pull(&self, image: &str) -> Result<(), Failure> {
+        let (repository, tag) = split_tag(image);
+        // Without a tag the Engine pulls all of them.
+        let options = CreateImageOptionsBuilder::new()
+            .from_image(repository)
+            .tag(tag.unwrap_or("latest"))
+            .build();
+        let result = self
+            .client
+            .create_image(Some(options), None, None)
+            .try_for_each(|_| std::future::ready(Ok(())))
+            .await;
+        result.map_err(|error| match &error {
+            Error::DockerResponseServerError {
+                status_code: 404 | 403 | 401,
+                ..
+            } => Failure::new(
+                format!("image `{image}` does not exist, or its registry wants a login"),
+                format!("check the name; `docker pull {image}` shows what the registry says"),
+            ),
+            error => Failure::new(
+                format!("image `{image}` cannot be pulled: {}", said(error)),
+                format!("check the name and this machine's way to the registry; `docker pull {image}` tries again"),
+            ),
+        })
+    }
+
+    /// Makes a named volume of an environment.
+    ///
+    /// # Errors
+    /// When the Engine fails.
+    pub async fn create_volume(&self, name: &str, env: &str) -> Result<(), Failure> {
+        let request = VolumeCreateRequest {
+            name: Some(name.to_owned()),
+            labels: Some(HashMap::from([(
+                LABEL_ENVIRONMENT.to_owned(),
+                env.to_owned(),
+            )])),
+            ..VolumeCreateRequest::default()
+        };
+        let result = self.client.create_volume(request).await;
+        let what = format!("make volume `{name}`");
+        result.map(|_| ()).map_err(|error| refused(&what, &error))
+    }
+
+    /// Makes a container, which does not run yet.
+    ///
+    /// # Errors
+    /// When its name is taken meanwhile, or the Engine refuses a setting.
+    pub async fn create_container(&self, new: &NewContainer) -> Result<(), Failure> {
+        let name = new.service.container();
+        let options = CreateContainerOptionsBuilder::new().name(&name).build();
+        let body = container_body(new, self.api);
+        let result = self.client.create_container(Some(options), body).await;
+        let what = format!("make container `{name}`");
+        result.map(|_| ()).map_err(|error| match &error {
+            Error::DockerResponseServerError {
+                status_code: 409, ..
+            } => Failure::new(
+                format!("cannot {what}: a container of that name was made meanwhile"),
+                "run the command again",
+            ),
+            error => refused(&what, error),
+        })
+    }
+
+    /// Starts a container.
+    ///
+    /// # Errors
+    /// When its address is taken, its network is gone, or its command cannot be run.
+    pub async fn start_container(&self, name: &str) -> Result<(), Failure> {
+        let result = self
+            .client
+            .start_container(name, None::<StartContainerOptions>)
+            .await;
+        result.map_err(|error| {
+            let said = said(&error);
+            if said.contains("Address already in use") {
+                return Failure::new(
+                    format!(
+                        "container `{name}` cannot start: something on this machine has its address"
+                    ),
+                    "`docker network inspect` of its network shows which container has it",
+                );
+            }
+            refused(&format!("start container `{name}`"), &error)
+        })
+    }
+
+    /// Stops a container: its stop signal, its grace period, then `SIGKILL`.
+    ///
+    /// # Errors
+    /// When the Engine fails. A container that is gone or stopped already is no failure.
+    pub async fn stop_container(&self, name: &str) -> Result<(), Failure> {
+        let result = self
+            .client
+            .stop_container(name, None::<StopContainerOptions>)
+            .await;
+        unless_gone(result, &format!("stop container `{name}`"))
+    }
+
+    /// Removes a stopped container; its volumes stay.
+    ///
+    /// # Errors
+    /// When it runs, or the Engine fails. A container that is gone is no failure.
+    pub async fn remove_container(&self, name: &str) -> Result<(), Failure> {
+        let result = self
+            .client
+            .remove_container(name, None::<RemoveContainerOptions>)
+            .await;
+        unless_gone(result, &format!("remove container `{name}`"))
+    }
+
+    /// How a container that was just started ended, if it did. Ending with status 0 is no death, unless the Engine keeps
+    /// starting it again.
+    ///
+    /// # Errors
+    /// When the Engine fails.
+    pub async fn death(&self, name: &str) -> Result<Option<Death>, Failure> {
+        let what = format!("inspect container `{name}`");
+        let container = patiently(self.client.inspect_container(name, None))
+            .await
+            .map_err(|error| refused(&what, &error))?;
+        let restarts = container.restart_count.unwrap_or(0);
+        let state = container.state.unwrap_or_default();
+        let exit_code = state.exit_code.unwrap_or(0);
+        let restarting = state.restarting.unwrap_or(false) || restarts > 0;
+        let ended = !state.running.unwrap_or(false) && exit_code != 0;
+        if !ended && !restarting {
+            return Ok(None);
+        }
+        Ok(Some(Death {
+            container: name.to_owned(),
+            exit_code,
+            restarting,
+            log: self.last_lines(name).await,
+        }))
+    }
+
+    /// The end of a container's log; nothing when its logging driver cannot be read.
+    async fn last_lines(&self, name: &str) -> Vec<String> {
+        let options = LogsOptionsBuilder::new()
+            .stdout(true)
+            .stderr(true)
+            .tail(LOG_LINES)
+            .build();
+        let chunks = self.client.logs(name, Some(options));
+        let chunks: Vec<_> = chunks
+            .filter_map(|chunk| std::future::ready(chunk.ok()))
+            .collect()
+            .await;
+        let text: String = chunks.iter().map(ToString::to_string).collect();
+        text.lines().map(str::to_owned).collect()
+    }
+}
+
+/// A client for a `DOCKER_HOST` as the Docker CLI reads it, when that is this machine.
+fn local_client(host: &str, own: &[Ipv4Addr]) -> Result<Docker, Blocker> {
+    let hint = "unset DOCKER_HOST, or set it to `unix:///var/run/docker.sock`";
+    if let Some(rest) = host.strip_prefix("tcp://") {
+        let name = rest.rsplit_once(':').map_or(rest, |(name, _)| name);
+        let name = name.trim_start_matches('[').trim_end_matches(']');
+        let here = name == "localhost"
+            || name.parse::<IpAddr>().is_ok_and(|address| match address {
+                IpAddr::V4(v4) => v4.is_loopback() || own.contains(&v4),
+                IpAddr::V6(v6) => v6.is_loopback(),
+            });
+        if !here {
+            return Err(another_machine(host));
+        }
+        if std::env::var("DOCKER_TLS_VERIFY").is_ok_and(|verify| !verify.is_empty()) {
+            return Err(Blocker::new(
+                "DOCKER_TLS_VERIFY is set, and homelab speaks no TLS",
+                hint,
+            ));
+        }
+    } else if host.starts_with("ssh://") || host.starts_with("http") {
+        return Err(another_machine(host));
+    } else if !host.starts_with("unix://") {
+        return Err(Blocker::new(
+            format!("DOCKER_HOST is `{host}`, which is no address of an Engine"),
+            hint,
+        ));
+    }
+    let version = bollard::API_DEFAULT_VERSION;
+    let client = if host.starts_with("tcp://") {
+        Docker::connect_with_http(host, REQUEST_SECONDS, version)
+    } else {
+        Docker::connect_with_unix(host, REQUEST_SECONDS, version)
+    };
+    client.map_err(|error| unreachable_engine(host, &error))
+}
+
+fn another_machine(host: &str) -> Blocker {
+    Blocker::new(
+        format!("DOCKER_HOST is `{host}`, which is another machine"),
+        "the shim and the Engine belong on one host: run homelab there, with DOCKER_HOST unset",
+    )
+}
+
+/// bollard 0.21.1 sends no version (issue 736), and an Engine takes a request without one for its newest dialect.
+fn with_version(client: Docker, Api(major, minor): Api) -> Docker {
+    let prefix = format!("/v{major}.{minor}");
+    client.with_request_modifier(move |mut request| {
+        let mut parts = request.uri().clone().into_parts();
+        if let Some(path) = parts.path_and_query.as_ref().map(ToString::to_string)
+            && !path.starts_with("/v1.")
+        {
+            parts.path_and_query = format!("{prefix}{path}").parse().ok();
+            if let Ok(uri) = http::Uri::from_parts(parts) {
+                *request.uri_mut() = uri;
+            }
+        }
+        request
+    })
+}
+
+async fn patiently<T>(question: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    match tokio::time::timeout(PATIENCE, question).await {
+        Ok(answer) => answer,
+        Err(_) => Err(Error::RequestTimeoutError),
+    }
+}
+
+fn io_kind(error: &(dyn std::error::Error + 'static)) -> Option<std::io::ErrorKind> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(io) = error.downcast_ref::<std::io::Error>() {
+            return Some(io.kind());
+        }
+        next = error.source();
+    }
+    None
+}
+
+fn unreachable_engine(host: &str, error: &Error) -> Blocker {
+    use std::io::ErrorKind::{ConnectionRefused, NotFound, PermissionDenied};
+    let socket = host.strip_prefix("unix://").unwrap_or(host);
+    let start =
+        "start it with `systemctl start docker`, or install it: `apt-get install docker.io`";
+    match (error, io_kind(error)) {
+        (Error::SocketNotFoundError(_), _) | (_, Some(NotFound)) => Blocker::new(
+            format!("there is no Docker Engine here: `{socket}` does not exist"),
+            start,
+        ),
+        (_, Some(PermissionDenied)) => Blocker::new(
+            format!("not permitted to use the Docker Engine at `{socket}`"),
+            "run homelab as root, or as a member of the group `docker`",
+        ),
+        (_, Some(ConnectionRefused)) => {
+            Blocker::new(format!("no Docker Engine answers at `{socket}`"), start)
+        }
+        (Error::RequestTimeoutError, _) => Blocker::new(
+            format!(
+                "the Docker Engine at `{socket}` did not answer within {} seconds",
+                PATIENCE.as_secs()
+            ),
+            "`systemctl status docker` and `journalctl -u docker` may tell why",
+        ),
+        (error, _) => Blocker::new(
+            format!(
+                "the Docker Engine at `{socket}` cannot be used: {}",
+                said(error)
+            ),
+            "`docker version` may tell more",
+        ),
+    }
+}
+
+/// What the Engine itself said, without the library's frame around it.
+fn said(error: &Error) -> String {
+    match error {
+        Error::DockerResponseServerError { message, .. } => message.trim().to_owned(),
+        Error::DockerStreamError { error } => error.trim().to_owned(),
+        Error::RequestTimeoutError => "it did not answer in time".to_owned(),
+        error if io_kind(error).is_some() => "the connection broke".to_owned(),
+        _ => "its answer could not be understood".to_owned(),
+    }
+}
+
+fn refused(what: &str, error: &Error) -> Failure {
+    Failure::new(
+        format!("the Engine did not {what}: {}", said(error)),
+        "`journalctl -u docker` may tell more; nothing else waits for this, so the command can be run again",
+    )
+}
+
+fn unless_gone(result: Result<(), Error>, what: &str) -> Result<(), Failure> {
+    match result {
+        // 304: it is so already. 404: gone.
+        Ok(())
+        | Err(Error::DockerResponseServerError {
+            status_code: 304 | 404,
+            ..
+        }) => Ok(()),
+        Err(error) => Err(refused(what, &error)),
+    }
+}
+
+fn network_of(network: Network) -> state::Network {
+    let mut options = network.options.unwrap_or_default();
+    let pools = network.ipam.and_then(|ipam| ipam.config);
+    state::Network {
+        name: network.name.unwrap_or_default(),
+        id: network.id.unwrap_or_default(),
+        driver: network.driver.unwrap_or_default(),
+        parent: options.remove("parent"),
+        mode: options.remove("macvlan_mode"),
+        pools: pools.into_iter().flatten().filter_map(pool_of).collect(),
+        labels: network.labels.into_iter().flatten().collect(),
+    }
+}
+
+/// `None` for an IPv6 pool.
+fn pool_of(config: IpamConfig) -> Option<Pool> {
+    let mut auxiliary: Vec<Ipv4Addr> = config
+        .auxiliary_addresses
+        .into_iter()
+        .flatten()
+        .filter_map(|(_, address)| address.parse().ok())
+        .collect();
+    auxiliary.sort();
+    Some(Pool {
+        subnet: config.subnet?.parse().ok()?,
+        ip_range: config.ip_range.and_then(|range| range.parse().ok()),
+        gateway: config.gateway.and_then(|gateway| gateway.parse().ok()),
+        auxiliary,
+    })
+}
+
+fn container_of(container: ContainerSummary) -> state::Container {
+    let names = container.names.unwrap_or_default();
+    // A link of another container adds names like `/other/alias`.
+    let name = names
+        .iter()
+        .map(|name| name.trim_start_matches('/'))
+        .find(|name| !name.contains('/'))
+        .unwrap_or_default();
+    let networks = container
+        .network_settings
+        .and_then(|settings| settings.networks);
+    let endpoint = |endpoint: EndpointSettings| {
+        let asked = endpoint.ipam_config.and_then(|ipam| ipam.ipv4_address);
+        state::Endpoint {
+            network_id: endpoint.network_id.unwrap_or_default(),
+            address: asked
+                .or(endpoint.ip_address)
+                .and_then(|address| address.parse().ok()),
+        }
+    };
+    state::Container {
+        name: name.to_owned(),
+        id: container.id.unwrap_or_default(),
+        image: container.image_id.unwrap_or_default(),
+        state: container
+            .state
+            .map(|state| state.to_string())
+            .unwrap_or_default(),
+        labels: container.labels.into_iter().flatten().collect(),
+        networks: networks
+            .into_iter()
+            .flatten()
+            .map(|(name, settings)| (name, endpoint(settings)))
+            .collect(),
+        volumes: container
+            .mounts
+            .into_iter()
+            .flatten()
+            .filter(|mount| mount.typ.as_deref() == Some("volume"))
+            .filter_map(|mount| {
+                Some(Mount {
+                    volume: mount.name?,
+                    target: mount.destination?,
+                })
+            })
+            .collect(),
+    }
+}
+
+fn container_body(new: &NewContainer, api: Api) -> ContainerCreateBody {
+    let service = &new.service;
+    let anonymous = service.volumes.iter().filter_map(|volume| match volume {
+        Volume::Anonymous { target } => Some(target.clone()),
+        Volume::Bind { .. } | Volume::Named { .. } => None,
+    });
+    let carried = |target: &String| new.carried.iter().any(|mount| mount.target == *target);
+    let anonymous: Vec<String> = anonymous.filter(|target| !carried(target)).collect();
+    ContainerCreateBody {
+        image: Some(service.image.clone()),
+        cmd: service.command.clone(),
+        entrypoint: service.entrypoint.clone(),
+        env: Some(
+            service
+                .environment
+                .iter()
+                .filter_map(|(name, value)| Some(format!("{name}={}", value.as_ref()?)))
+                .collect(),
+        ),
+        labels: Some(labels(service)),
+        hostname: service.hostname.clone(),
+        user: service.user.clone(),
+        working_dir: service.working_dir.clone(),
+        stop_signal: service.stop_signal.clone(),
+        stop_timeout: service
+            .stop_grace_period
+            .and_then(|period| i64::try_from(period.as_secs()).ok()),
+        volumes: (!anonymous.is_empty()).then_some(anonymous),
+        host_config: Some(host_config(new)),
+        networking_config: Some(NetworkingConfig {
+            endpoints_config: Some(HashMap::from([(
+                network_name(&service.env),
+                endpoint(new, api),
+            )])),
+        }),
+        ..ContainerCreateBody::default()
+    }
+}
+
+fn labels(service: &Service) -> HashMap<String, String> {
+    let own = [
+        (LABEL_ENVIRONMENT, service.env.clone()),
+        (LABEL_SERVICE, service.name.clone()),
+        (LABEL_FINGERPRINT, service.fingerprint()),
+        // What `docker compose ps`, Portainer and lazydocker look for.
+        ("com.docker.compose.project", network_name(&service.env)),
+        ("com.docker.compose.service", service.name.clone()),
+        ("com.docker.compose.container-number", "1".to_owned()),
+        ("com.docker.compose.oneoff", "False".to_owned()),
+        ("com.docker.compose.config-hash", service.fingerprint()),
+    ];
+    let own = own.map(|(name, value)| (name.to_owned(), value));
+    service.labels.clone().into_iter().chain(own).collect()
+}
+
+fn endpoint(new: &NewContainer, api: Api) -> EndpointSettings {
+    EndpointSettings {
+        ipam_config: Some(EndpointIpamConfig {
+            ipv4_address: Some(new.address.to_string()),
+            ..EndpointIpamConfig::default()
+        }),
+        // Older engines derive the same hardware address from the address by themselves.
+        mac_address: (api >= Api::ENDPOINT_MAC).then(|| mac_of(new.address)),
+        aliases: Some(vec![new.service.name.clone()]),
+        ..EndpointSettings::default()
+    }
+}
+
+fn host_config(new: &NewContainer) -> HostConfig {
+    let service = &new.service;
+    let binds = service
+        .volumes
+        .iter()
+        .filter(|volume| !matches!(volume, Volume::Anonymous { .. }))
+        .map(Volume::bind)
+        .chain(
+            new.carried
+                .iter()
+                .map(|mount| format!("{}:{}", mount.volume, mount.target)),
+        );
+    HostConfig {
+        binds: Some(binds.collect()),
+        network_mode: Some(network_name(&service.env)),
+        restart_policy: Some(restart_policy(service.restart)),
+        cap_add: Some(service.cap_add.clone()),
+        cap_drop: Some(service.cap_drop.clone()),
+        devices: Some(
+            service
+                .devices
+                .iter()
+                .map(|device| DeviceMapping {
+                    path_on_host: Some(device.source.clone()),
+                    path_in_container: Some(device.target.clone()),
+                    cgroup_permissions: Some(device.permissions.clone()),
+                })
+                .collect(),
+        ),
+        privileged: Some(service.privileged),
+        init: service.init,
+        readonly_rootfs: Some(service.read_only),
+        tmpfs: Some(service.tmpfs.clone().into_iter().collect()),
+        shm_size: service.shm_size.and_then(|size| i64::try_from(size).ok()),
+        ..HostConfig::default()
+    }
+}
+
+fn restart_policy(restart: Restart) -> RestartPolicy {
+    let (name, count) = match restart {
+        Restart::No => (RestartPolicyNameEnum::NO, None),
+        Restart::Always => (RestartPolicyNameEnum::ALWAYS, None),
+        Restart::UnlessStopped => (RestartPolicyNameEnum::UNLESS_STOPPED, None),
+        Restart::OnFailure(count) => (RestartPolicyNameEnum::ON_FAILURE, Some(i64::from(count))),
+    };
+    RestartPolicy {
+        name: Some(name),
+        maximum_retry_count: count,
+    }
+}

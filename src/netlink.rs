@@ -1,0 +1,513 @@
+//! The kernel's links, addresses and routes: the only user of rtnetlink. Error numbers become our own sentences here.
+
+use crate::failure::Failure;
+use crate::state::{Link, Route};
+use futures_util::{Stream, TryStreamExt};
+use ipnet::Ipv4Net;
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::address::AddressAttribute;
+use rtnetlink::packet_route::link::{
+    InfoData, InfoKind, InfoMacVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, MacVlanMode,
+};
+use rtnetlink::packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourState,
+};
+use rtnetlink::packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteProtocol, RouteScope, RouteType,
+};
+use rtnetlink::{Error, Handle, LinkMacVlan, LinkUnspec, RouteMessageBuilder};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How long the kernel may take for one request; it takes microseconds. rtnetlink drops an answer that it cannot decode,
+/// and then would wait for ever.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long the LAN may take to answer for an address: the kernel asks at once and again after a second.
+const ARP_PATIENCE: Duration = Duration::from_millis(1300);
+
+/// errno(3) of the refusals that have a sentence of their own.
+mod errno {
+    pub(super) const PERM: i32 = 1;
+    pub(super) const BUSY: i32 = 16;
+    pub(super) const EXIST: i32 = 17;
+    pub(super) const NODEV: i32 = 19;
+    pub(super) const INVAL: i32 = 22;
+    pub(super) const NETDOWN: i32 = 100;
+    pub(super) const OPNOTSUPP: i32 = 95;
+}
+
+/// A connection to the kernel, for the network namespace of the thread that opened it.
+#[derive(Clone)]
+pub struct Netlink {
+    handle: Handle,
+}
+
+impl Netlink {
+    /// Opens a connection; its driver runs on the current tokio runtime.
+    ///
+    /// # Errors
+    /// When the kernel gives no netlink socket.
+    pub fn connect() -> Result<Self, Failure> {
+        let (connection, handle, _) = rtnetlink::new_connection().map_err(|_| {
+            Failure::new(
+                "the kernel gives no netlink socket",
+                "homelab needs a Linux kernel with networking, and AF_NETLINK when it runs under systemd's restrictions",
+            )
+        })?;
+        tokio::spawn(connection);
+        Ok(Self { handle })
+    }
+
+    /// All links with their IPv4 addresses.
+    ///
+    /// # Errors
+    /// When the kernel refuses or does not answer.
+    pub async fn links(&self) -> Result<Vec<Link>, Failure> {
+        let messages = dump(self.handle.link().get().execute(), "list the links").await?;
+        let names: BTreeMap<u32, String> = messages
+            .iter()
+            .map(|message| (message.header.index, name_of(message)))
+            .collect();
+        let bridges: Vec<u32> = messages
+            .iter()
+            .filter(|message| kind_of(message) == "bridge")
+            .map(|message| message.header.index)
+            .collect();
+        let mut addresses = self.addresses().await?;
+        Ok(messages
+            .iter()
+            .map(|message| Link {
+                addresses: addresses.remove(&message.header.index).unwrap_or_default(),
+                ..link_of(message, &names, &bridges)
+            })
+            .collect())
+    }
+
+    async fn addresses(&self) -> Result<BTreeMap<u32, Vec<Ipv4Net>>, Failure> {
+        let messages = dump(self.handle.address().get().execute(), "list the addresses").await?;
+        let mut all: BTreeMap<u32, Vec<Ipv4Net>> = BTreeMap::new();
+        for message in messages {
+            // IFA_LOCAL is the own address; IFA_ADDRESS is the peer's on a point-to-point link.
+            let address = message
+                .attributes
+                .iter()
+                .find_map(|attribute| match attribute {
+                    AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
+                    _ => None,
+                });
+            if let Some(net) = address.and_then(|a| Ipv4Net::new(a, message.header.prefix_len).ok())
+            {
+                all.entry(message.header.index).or_default().push(net);
+            }
+        }
+        Ok(all)
+    }
+
+    /// The unicast IPv4 routes of the main table.
+    ///
+    /// # Errors
+    /// When the kernel refuses or does not answer.
+    pub async fn routes(&self) -> Result<Vec<Route>, Failure> {
+        let links = dump(self.handle.link().get().execute(), "list the links").await?;
+        let names: BTreeMap<u32, String> = links
+            .iter()
+            .map(|message| (message.header.index, name_of(message)))
+            .collect();
+        let question = RouteMessageBuilder::<Ipv4Addr>::new().build();
+        let messages = dump(
+            self.handle.route().get(question).execute(),
+            "list the routes",
+        )
+        .await?;
+        let mut routes = Vec::new();
+        for message in messages {
+            if message.header.table != RouteHeader::RT_TABLE_MAIN
+                || message.header.kind != RouteType::Unicast
+            {
+                continue;
+            }
+            let (mut destination, mut link, mut source, mut gateway, mut metric) =
+                (Ipv4Addr::UNSPECIFIED, None, None, None, 0);
+            for attribute in &message.attributes {
+                match attribute {
+                    RouteAttribute::Destination(RouteAddress::Inet(a)) => destination = *a,
+                    RouteAttribute::PrefSource(RouteAddress::Inet(a)) => source = Some(*a),
+                    RouteAttribute::Gateway(RouteAddress::Inet(a)) => gateway = Some(*a),
+                    RouteAttribute::Oif(index) => link = names.get(index).cloned(),
+                    RouteAttribute::Priority(priority) => metric = *priority,
+                    _ => {}
+                }
+            }
+            let destination = Ipv4Net::new(destination, message.header.destination_prefix_length);
+            if let (Ok(destination), Some(link)) = (destination, link) {
+                routes.push(Route {
+                    destination,
+                    link,
+                    source,
+                    gateway,
+                    metric,
+                });
+            }
+        }
+        Ok(routes)
+    }
+
+    /// Makes a macvlan link in bridge mode, which is down at first.
+    ///
+    /// # Errors
+    /// When the parent is gone, is used in a way that excludes a macvlan, or homelab may not.
+    pub async fn add_macvlan(&self, name: &str, parent: &str, mac: &str) -> Result<(), Failure> {
+        let message = LinkMacVlan::new(name, self.index(parent).await?, MacVlanMode::Bridge)
+            .address(mac_bytes(mac))
+            .build();
+        let what = format!("make link `{name}` on `{parent}`");
+        match answer(self.handle.link().add(message).execute()).await {
+            Err(errno::BUSY) => Err(Failure::new(
+                format!(
+                    "`{parent}` takes no macvlan link: it is in use by a bridge, a bond or ipvlan"
+                ),
+                format!(
+                    "`ip -d link show {parent}` tells by whom; name the bridge or bond itself as the parent"
+                ),
+            )),
+            Err(errno::OPNOTSUPP) => Err(Failure::new(
+                "this kernel has no macvlan",
+                "load the module with `modprobe macvlan`, or install the kernel's extra modules",
+            )),
+            Err(errno::INVAL) => Err(Failure::new(
+                format!("`{parent}` cannot carry macvlan links"),
+                "use an Ethernet interface, a VLAN, a bond or a bridge as the parent",
+            )),
+            other => other.map_err(|number| refusal(number, &what)),
+        }
+    }
+
+    /// Removes a link.
+    ///
+    /// # Errors
+    /// When it is gone already, or homelab may not.
+    pub async fn delete_link(&self, name: &str) -> Result<(), Failure> {
+        let index = self.index(name).await?;
+        let what = format!("remove link `{name}`");
+        let result = answer(self.handle.link().del(index).execute()).await;
+        result.map_err(|number| refusal(number, &what))
+    }
+
+    /// Writes the alias of a link.
+    ///
+    /// # Errors
+    /// When the link is gone, or homelab may not.
+    pub async fn set_alias(&self, name: &str, alias: &str) -> Result<(), Failure> {
+        let message = LinkUnspec::new_with_index(self.index(name).await?).alias(alias);
+        let what = format!("set the alias of link `{name}`");
+        let result = answer(self.handle.link().change(message.build()).execute()).await;
+        result.map_err(|number| refusal(number, &what))
+    }
+
+    /// Sets a link up.
+    ///
+    /// # Errors
+    /// When the link is gone, another one on the same parent has its hardware address, its parent is down, or homelab may
+    /// not.
+    pub async fn set_up(&self, name: &str) -> Result<(), Failure> {
+        let message = LinkUnspec::new_with_index(self.index(name).await?).up();
+        let what = format!("set link `{name}` up");
+        match answer(self.handle.link().change(message.build()).execute()).await {
+            Err(errno::NETDOWN) => Err(Failure::new(
+                format!("link `{name}` cannot go up: its parent is down"),
+                "set the parent up first",
+            )),
+            Err(errno::BUSY) => Err(Failure::new(
+                format!(
+                    "link `{name}` cannot go up: a link on the same parent has its hardware address"
+                ),
+                "`ip -d link` shows the hardware addresses; remove the other link",
+            )),
+            other => other.map_err(|number| refusal(number, &what)),
+        }
+    }
+
+    /// Gives a link an address.
+    ///
+    /// # Errors
+    /// When the link is gone or has the address already, or homelab may not.
+    pub async fn add_address(&self, name: &str, address: Ipv4Net) -> Result<(), Failure> {
+        let index = self.index(name).await?;
+        let what = format!("give `{address}` to link `{name}`");
+        let request = self
+            .handle
+            .address()
+            .add(index, address.addr().into(), address.prefix_len());
+        let result = answer(request.execute()).await;
+        result.map_err(|number| refusal(number, &what))
+    }
+
+    /// Makes a route of link scope, the one that `ip route add DESTINATION dev NAME src SOURCE` makes.
+    ///
+    /// # Errors
+    /// When there is such a route already, the link is down or gone, or homelab may not.
+    pub async fn add_route(&self, route: &Route) -> Result<(), Failure> {
+        let what = format!("make the route to {}", route.destination);
+        let message = self.route_message(route).await?;
+        // Without `replace`: the kernel would replace a route of the same prefix on any other link.
+        let result = answer(self.handle.route().add(message).execute()).await;
+        result.map_err(|number| match number {
+            errno::EXIST => Failure::new(
+                format!("there is another route to {}", route.destination),
+                format!("`ip route show {}` tells whose", route.destination),
+            ),
+            number => refusal(number, &what),
+        })
+    }
+
+    /// Removes a route.
+    ///
+    /// # Errors
+    /// When it is gone already, or homelab may not.
+    pub async fn delete_route(&self, route: &Route) -> Result<(), Failure> {
+        let what = format!("remove the route to {}", route.destination);
+        let message = self.route_message(route).await?;
+        let result = answer(self.handle.route().del(message).execute()).await;
+        result.map_err(|number| refusal(number, &what))
+    }
+
+    async fn route_message(
+        &self,
+        route: &Route,
+    ) -> Result<rtnetlink::packet_route::route::RouteMessage, Failure> {
+        let mut message = RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(route.destination.addr(), route.destination.prefix_len())
+            .output_interface(self.index(&route.link).await?)
+            .scope(RouteScope::Link)
+            // What `ip route add` sets.
+            .protocol(RouteProtocol::Boot);
+        if let Some(source) = route.source {
+            message = message.pref_source(source);
+        }
+        Ok(message.build())
+    }
+
+    /// Turns `net.ipv4.conf.NAME.arp_filter` on: the link answers ARP only for addresses that the kernel would send from
+    /// it (ip-sysctl).
+    ///
+    /// # Errors
+    /// When the link is gone or homelab may not.
+    pub fn set_arp_filter(name: &str) -> Result<(), Failure> {
+        std::fs::write(arp_filter_path(name), "1").map_err(|_| {
+            Failure::new(
+                format!("`net.ipv4.conf.{name}.arp_filter` cannot be written"),
+                "run homelab as root, where /proc/sys is writable",
+            )
+        })
+    }
+
+    /// Which of `addresses` somebody answers ARP for on the LAN of `link`: the kernel is told to resolve them, and its
+    /// neighbour table is read (`NTF_USE` of rtnetlink(7)). Links of this machine on the same parent do not hear a question
+    /// that goes out over the parent.
+    ///
+    /// # Errors
+    /// When the link is gone, or homelab may not.
+    pub async fn answering(
+        &self,
+        link: &str,
+        addresses: &[Ipv4Addr],
+    ) -> Result<Vec<Ipv4Addr>, Failure> {
+        let index = self.index(link).await?;
+        let what = format!("ask the LAN of link `{link}` for an address");
+        for address in addresses {
+            let request = self
+                .handle
+                .neighbours()
+                .add(index, IpAddr::V4(*address))
+                .state(NeighbourState::None)
+                .flags(NeighbourFlags::Use)
+                .replace();
+            let result = answer(request.execute()).await;
+            result.map_err(|number| refusal(number, &what))?;
+        }
+        let deadline = Instant::now() + ARP_PATIENCE;
+        loop {
+            let answered = self.resolved(index, addresses).await?;
+            if answered.len() == addresses.len() || Instant::now() >= deadline {
+                return Ok(answered);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn resolved(&self, index: u32, addresses: &[Ipv4Addr]) -> Result<Vec<Ipv4Addr>, Failure> {
+        let request = self
+            .handle
+            .neighbours()
+            .get()
+            .set_address_family(AddressFamily::Inet);
+        let neighbours = dump(request.execute(), "list the neighbours").await?;
+        let mut answered = Vec::new();
+        for neighbour in neighbours {
+            let is_resolved = matches!(
+                neighbour.header.state,
+                NeighbourState::Reachable
+                    | NeighbourState::Stale
+                    | NeighbourState::Delay
+                    | NeighbourState::Probe
+                    | NeighbourState::Permanent
+            );
+            if neighbour.header.ifindex != index || !is_resolved {
+                continue;
+            }
+            for attribute in &neighbour.attributes {
+                if let NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) = attribute
+                    && addresses.contains(address)
+                {
+                    answered.push(*address);
+                }
+            }
+        }
+        Ok(answered)
+    }
+
+    async fn index(&self, name: &str) -> Result<u32, Failure> {
+        let what = format!("find link `{name}`");
+        let mut links = self.handle.link().get().match_name(name).execute();
+        let first = answer(links.try_next()).await;
+        match first {
+            Ok(Some(message)) => Ok(message.header.index),
+            Ok(None) | Err(errno::NODEV) => Err(Failure::new(
+                format!("there is no link `{name}`"),
+                "`ip link` lists the links; something else may have removed it meanwhile",
+            )),
+            Err(number) => Err(refusal(number, &what)),
+        }
+    }
+}
+
+fn arp_filter_path(name: &str) -> String {
+    format!("/proc/sys/net/ipv4/conf/{name}/arp_filter")
+}
+
+/// Waits for the kernel; a refusal is its error number, and 0 stands for no answer at all.
+async fn answer<T>(request: impl Future<Output = Result<T, Error>>) -> Result<T, i32> {
+    match tokio::time::timeout(PATIENCE, request).await {
+        Err(_) => Err(0),
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(Error::NetlinkError(message))) => Err(message.raw_code().saturating_neg()),
+        Ok(Err(_)) => Err(0),
+    }
+}
+
+async fn dump<T>(
+    stream: impl Stream<Item = Result<T, Error>>,
+    what: &str,
+) -> Result<Vec<T>, Failure> {
+    answer(stream.try_collect())
+        .await
+        .map_err(|number| refusal(number, what))
+}
+
+fn refusal(number: i32, what: &str) -> Failure {
+    match number {
+        0 => Failure::new(
+            format!("the kernel did not answer the request to {what}"),
+            "run the command again; `journalctl -k` may tell more",
+        ),
+        errno::PERM => Failure::new(format!("not permitted to {what}"), "run homelab as root"),
+        errno::EXIST => Failure::new(
+            format!("cannot {what}: it is there already"),
+            "something else changed it meanwhile; run the command again",
+        ),
+        errno::NODEV => Failure::new(
+            format!("cannot {what}: the link is gone"),
+            "something else removed it meanwhile; run the command again",
+        ),
+        number => Failure::new(
+            format!("the kernel refused to {what} (error {number})"),
+            format!("`errno {number}` of moreutils names the error; `journalctl -k` may tell more"),
+        ),
+    }
+}
+
+fn name_of(message: &LinkMessage) -> String {
+    message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            LinkAttribute::IfName(name) => Some(name.clone()),
+            _ => None,
+        })
+        .unwrap_or_default()
+}
+
+fn kind_of(message: &LinkMessage) -> String {
+    message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            LinkAttribute::LinkInfo(infos) => infos.iter().find_map(|info| match info {
+                LinkInfo::Kind(kind) => Some(kind.to_string()),
+                _ => None,
+            }),
+            _ => None,
+        })
+        .unwrap_or_default()
+}
+
+fn mode_of(infos: &[LinkInfo]) -> Option<String> {
+    let is_macvlan = infos.contains(&LinkInfo::Kind(InfoKind::MacVlan));
+    infos.iter().find_map(|info| match info {
+        LinkInfo::Data(InfoData::MacVlan(data)) if is_macvlan => {
+            data.iter().find_map(|data| match data {
+                InfoMacVlan::Mode(MacVlanMode::Bridge) => Some("bridge".to_owned()),
+                InfoMacVlan::Mode(MacVlanMode::Private) => Some("private".to_owned()),
+                InfoMacVlan::Mode(MacVlanMode::Vepa) => Some("vepa".to_owned()),
+                InfoMacVlan::Mode(MacVlanMode::Passthrough) => Some("passthru".to_owned()),
+                InfoMacVlan::Mode(_) => Some("source".to_owned()),
+                _ => None,
+            })
+        }
+        _ => None,
+    })
+}
+
+fn link_of(message: &LinkMessage, names: &BTreeMap<u32, String>, bridges: &[u32]) -> Link {
+    let name = name_of(message);
+    let sys = Path::new("/sys/class/net").join(&name);
+    let mut link = Link {
+        kind: kind_of(message),
+        up: message.header.flags.contains(LinkFlags::Up),
+        carrier: message.header.flags.contains(LinkFlags::LowerUp),
+        wireless: sys.join("wireless").exists() || sys.join("phy80211").exists(),
+        arp_filter: std::fs::read_to_string(arp_filter_path(&name))
+            .is_ok_and(|text| text.trim() == "1"),
+        name,
+        ..Link::default()
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::Link(index) => link.parent = names.get(index).cloned(),
+            LinkAttribute::Address(bytes) => link.mac = mac_text(bytes),
+            LinkAttribute::IfAlias(alias) if !alias.is_empty() => {
+                link.alias = Some(alias.clone());
+            }
+            LinkAttribute::LinkInfo(infos) => link.mode = mode_of(infos),
+            LinkAttribute::Controller(index) if bridges.contains(index) => {
+                link.bridge = names.get(index).cloned();
+            }
+            _ => {}
+        }
+    }
+    link
+}
+
+fn mac_text(bytes: &[u8]) -> String {
+    let parts: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    parts.join(":")
+}
+
+fn mac_bytes(text: &str) -> Vec<u8> {
+    text.split(':')
+        .filter_map(|part| u8::from_str_radix(part, 16).ok())
+        .collect()
+}

@@ -1,0 +1,239 @@
+//! The only code that prints: steps, progress, problems and the address plan, for people or as JSON.
+
+mod address_plan;
+
+use crate::diff::{Diff, Step};
+use crate::docker::Death;
+use crate::failure::{Blocker, Failure};
+use crate::problem::{Problem, Severity};
+use anstyle::{AnsiColor, Style};
+use serde_json::{Value, json};
+use std::io::Write as _;
+use std::time::Duration;
+
+pub use address_plan::print as address_plan;
+
+const ERROR: Style = AnsiColor::Red.on_default().bold();
+const WARNING: Style = AnsiColor::Yellow.on_default().bold();
+const HINT: Style = AnsiColor::Cyan.on_default();
+const FAINT: Style = Style::new().dimmed();
+
+/// How to print.
+#[derive(Clone, Copy, Debug)]
+pub struct Report {
+    /// One object per line on standard output.
+    pub json: bool,
+    /// Errors only.
+    pub quiet: bool,
+    /// Causes, times and the plan's warnings too.
+    pub verbose: bool,
+}
+
+/// A line on standard output. Nobody is left to tell when the reader has gone.
+fn out(line: &str) {
+    let _ = writeln!(anstream::stdout().lock(), "{line}");
+}
+
+fn err(line: &str) {
+    let _ = writeln!(anstream::stderr().lock(), "{line}");
+}
+
+impl Report {
+    /// What is wrong with a file, each problem with its place and an excerpt.
+    pub fn problems(self, problems: &[Problem], source: &str, path: &str) {
+        for problem in problems {
+            let is_error = problem.severity == Severity::Error;
+            if self.json {
+                let (line, column) = problem.position(source);
+                let event = if is_error { "error" } else { "warning" };
+                out(&json!({
+                    "event": event, "file": path, "line": line, "column": column,
+                    "what": problem.what, "hint": problem.hint,
+                })
+                .to_string());
+            }
+            if is_error || !self.quiet {
+                err(&problem.render(source, path, true));
+                err("");
+            }
+        }
+        let errors = problems
+            .iter()
+            .filter(|problem| problem.severity == Severity::Error)
+            .count();
+        if errors > 1 {
+            err(&format!("{errors} errors in {path}"));
+        }
+    }
+
+    /// Why the command did not do what it was asked for.
+    pub fn failure(self, failure: &Failure) {
+        for Blocker { what, hint } in &failure.blockers {
+            if self.json {
+                out(&json!({ "event": "error", "what": what, "hint": hint }).to_string());
+            }
+            err(&format!("{ERROR}error:{ERROR:#} {what}"));
+            err(&format!("{HINT}hint:{HINT:#} {hint}"));
+        }
+    }
+
+    /// A failure that nobody expected.
+    pub fn unexpected(self, error: &anyhow::Error) {
+        if self.json {
+            let what = format!("{error:#}");
+            out(&json!({ "event": "error", "what": what }).to_string());
+        }
+        err(&format!("{ERROR}error:{ERROR:#} {error:#}"));
+    }
+
+    /// What a person should know although it stops nothing.
+    pub fn warnings(self, warnings: &[Blocker]) {
+        for Blocker { what, hint } in warnings {
+            if self.json {
+                out(&json!({ "event": "warning", "what": what, "hint": hint }).to_string());
+            }
+            if !self.quiet {
+                err(&format!("{WARNING}warning:{WARNING:#} {what}"));
+                err(&format!("{HINT}hint:{HINT:#} {hint}"));
+            }
+        }
+    }
+
+    /// The steps that would be carried out.
+    pub fn dry_run(self, diff: &Diff) {
+        let width = diff.steps.len().to_string().len();
+        for step in &diff.steps {
+            if self.json {
+                out(&step_json("step", step).to_string());
+            } else if !self.quiet {
+                out(&step_line(step, width));
+            }
+        }
+        if !self.quiet && diff.steps.is_empty() {
+            err("nothing to do: everything is as planned");
+        }
+    }
+
+    /// A step that is done.
+    pub fn done(self, step: &Step, elapsed: Duration) {
+        if self.json {
+            let mut object = step_json("done", step);
+            if let Some(object) = object.as_object_mut() {
+                let milliseconds = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+                object.insert("milliseconds".to_owned(), milliseconds.into());
+            }
+            out(&object.to_string());
+        }
+        if self.quiet {
+            return;
+        }
+        let words = step.action.words();
+        let mut line = format!("{} {} {}", words.done, words.kind, words.name);
+        if !words.detail.is_empty() && (self.verbose || words.done == "set") {
+            line = format!("{line}: {}", words.detail);
+        }
+        if self.verbose {
+            let seconds = elapsed.as_secs_f64();
+            line = format!("{line} {FAINT}({}; {seconds:.3} s){FAINT:#}", step.cause);
+        }
+        err(&line);
+    }
+
+    /// The end of a command that worked.
+    pub fn finished(self, steps: usize, elapsed: Duration) {
+        if self.json {
+            let milliseconds = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+            out(
+                &json!({ "event": "finished", "steps": steps, "milliseconds": milliseconds })
+                    .to_string(),
+            );
+        }
+        if self.quiet {
+            return;
+        }
+        if steps == 0 {
+            err("nothing to do: everything is as planned");
+        } else if self.verbose {
+            err(&format!("{steps} steps in {:.1} s", elapsed.as_secs_f64()));
+        }
+    }
+
+    /// Containers that ended as soon as they were started.
+    pub fn deaths(self, deaths: &[Death]) {
+        for death in deaths {
+            let Death {
+                container,
+                exit_code,
+                restarting,
+                log,
+            } = death;
+            if self.json {
+                out(&json!({
+                    "event": "died", "container": container, "exit_code": exit_code,
+                    "restarting": restarting, "log": log,
+                })
+                .to_string());
+            }
+            let again = if *restarting {
+                ", and the Engine keeps starting it again"
+            } else {
+                ""
+            };
+            err(&format!(
+                "{ERROR}error:{ERROR:#} container `{container}` ended at once with status {exit_code}{again}"
+            ));
+            for line in log {
+                err(&format!("  {FAINT}|{FAINT:#} {line}"));
+            }
+            if log.is_empty() {
+                err(&format!("  {FAINT}|{FAINT:#} it wrote nothing to its log"));
+            }
+            err(&format!(
+                "{HINT}hint:{HINT:#} `docker logs {container}` shows all of its log; correct the service and run the command again"
+            ));
+        }
+    }
+}
+
+fn step_line(step: &Step, width: usize) -> String {
+    let words = step.action.words();
+    let colour = match words.sign {
+        '+' => AnsiColor::Green.on_default(),
+        '-' => AnsiColor::Red.on_default(),
+        _ => AnsiColor::Yellow.on_default(),
+    };
+    let mut line = format!(
+        "{:>width$} {colour}{}{colour:#} {} {} {}",
+        step.id, words.sign, words.verb, words.kind, words.name
+    );
+    if !words.detail.is_empty() {
+        line = format!("{line}: {}", words.detail);
+    }
+    let mut why = step.cause.clone();
+    if !step.after.is_empty() {
+        let after: Vec<String> = step.after.iter().map(ToString::to_string).collect();
+        why = format!("{why}; after {}", after.join(", "));
+    }
+    format!("{line} {FAINT}({why}){FAINT:#}")
+}
+
+fn step_json(event: &str, step: &Step) -> Value {
+    let words = step.action.words();
+    json!({
+        "event": event, "id": step.id, "action": words.verb, "kind": words.kind, "name": words.name,
+        "detail": words.detail, "cause": step.cause, "after": step.after,
+    })
+}
+
+/// The steps as the tests of the diff compare them.
+#[cfg(test)]
+pub fn plain_steps(diff: &Diff) -> String {
+    let width = diff.steps.len().to_string().len();
+    let lines = diff.steps.iter().map(|step| step_line(step, width));
+    let warnings = diff
+        .warnings
+        .iter()
+        .map(|Blocker { what, hint }| format!("warning: {what}\nhint: {hint}"));
+    let text: Vec<String> = lines.chain(warnings).collect();
+    anstream::adapter::strip_str(&text.join("\n")).to_string()
+}

@@ -1,0 +1,196 @@
+//! The address plan as a table that a person reads at a glance, in the order of the addresses.
+
+use super::{Report, out};
+use crate::plan::{Env, Host, Plan, Range, Service, pool};
+use comfy_table::{Table, presets};
+use ipnet::Ipv4Net;
+use serde_json::{Value, json};
+use std::net::Ipv4Addr;
+
+/// One line of the table, or one object.
+struct Row {
+    /// What the rows are sorted by.
+    first: Ipv4Addr,
+    address: String,
+    name: String,
+    detail: String,
+    object: Value,
+}
+
+/// Prints the plan.
+pub fn print(report: Report, plan: &Plan) {
+    let mut rows = machines(plan);
+    for (step, env) in plan.envs.iter().enumerate() {
+        let step = u8::try_from(step).unwrap_or(u8::MAX);
+        let pool = pool(plan.subnet, step).unwrap_or(plan.subnet);
+        rows.extend(environment(plan, env, pool));
+    }
+    // Stable: what begins at the same address stays in the order in which it was put there, the wider thing first.
+    rows.sort_by_key(|row| row.first);
+    if report.json {
+        for row in &rows {
+            out(&row.object.to_string());
+        }
+        return;
+    }
+    if report.quiet {
+        return;
+    }
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["ADDRESS", "FOR", ""]);
+    for row in &rows {
+        table.add_row([&row.address, &row.name, &row.detail]);
+    }
+    for line in table.lines() {
+        out(line.trim_end());
+    }
+    for note in notes(plan) {
+        out(&note);
+    }
+}
+
+fn machines(plan: &Plan) -> Vec<Row> {
+    let mut rows = vec![
+        Row {
+            first: plan.subnet.network(),
+            address: plan.subnet.to_string(),
+            name: "LAN".to_owned(),
+            detail: format!("broadcast {}", plan.subnet.broadcast()),
+            object: json!({ "kind": "lan", "subnet": plan.subnet, "broadcast": plan.subnet.broadcast() }),
+        },
+        Row {
+            first: plan.gateway,
+            address: plan.gateway.to_string(),
+            name: "gateway".to_owned(),
+            detail: String::new(),
+            object: json!({ "kind": "gateway", "address": plan.gateway }),
+        },
+        Row {
+            first: plan.route.network(),
+            address: plan.route.to_string(),
+            name: "shim route".to_owned(),
+            detail: format!("how hosts reach containers, over {}", plan.shim_name),
+            object: json!({ "kind": "route", "destination": plan.route, "link": plan.shim_name }),
+        },
+    ];
+    if let Some(dhcp) = plan.dhcp {
+        rows.push(range("dhcp", "DHCP", "the router hands these out", dhcp));
+    }
+    for (name, reserved) in &plan.reserved {
+        let mut row = range("reserved", &format!("reserved {name}"), "", *reserved);
+        row.object["name"] = json!(name);
+        rows.push(row);
+    }
+    for host in &plan.hosts {
+        if !plan.envs.iter().any(|env| env.range.contains(host.address)) {
+            rows.push(host_row(host, ""));
+        }
+    }
+    let mut shims: Vec<&Host> = plan.hosts.iter().collect();
+    shims.sort_by_key(|host| host.shim);
+    rows.extend(shims.into_iter().map(|host| Row {
+        first: host.shim,
+        address: host.shim.to_string(),
+        name: format!("shim of {}", host.name),
+        detail: format!("link {}", plan.shim_name),
+        object: json!({ "kind": "shim", "address": host.shim, "host": host.name, "link": plan.shim_name }),
+    }));
+    rows
+}
+
+fn range(kind: &str, name: &str, detail: &str, range: Range) -> Row {
+    Row {
+        first: range.first(),
+        address: range.to_string(),
+        name: name.to_owned(),
+        detail: detail.to_owned(),
+        object: json!({ "kind": kind, "range": range }),
+    }
+}
+
+fn host_row(host: &Host, indent: &str) -> Row {
+    let mut detail = Vec::new();
+    if host.primary {
+        detail.push("primary".to_owned());
+    }
+    if let Some(parent) = &host.parent {
+        detail.push(format!("parent {parent}"));
+    }
+    Row {
+        first: host.address,
+        address: format!("{indent}{}", host.address),
+        name: format!("{indent}host {}", host.name),
+        detail: detail.join(", "),
+        object: json!({
+            "kind": "host", "name": host.name, "address": host.address, "shim": host.shim,
+            "parent": host.parent, "primary": host.primary,
+        }),
+    }
+}
+
+fn environment(plan: &Plan, env: &Env, pool: Ipv4Net) -> Vec<Row> {
+    const INDENT: &str = "  ";
+    let free = plan.unplanned(env).count();
+    let mut rows = vec![Row {
+        first: env.range.first(),
+        address: env.range.to_string(),
+        name: format!("environment {}", env.name),
+        detail: format!(
+            "{free} of {} free, network {}, pool {pool}",
+            env.range.len(),
+            env.network()
+        ),
+        object: json!({
+            "kind": "environment", "name": env.name, "range": env.range, "network": env.network(),
+            "pool": pool, "ip_range": env.ip_range(), "addresses": env.range.len(), "free": free,
+        }),
+    }];
+    let mut inside: Vec<Row> = env
+        .services
+        .iter()
+        .map(|service| service_row(service, env, INDENT))
+        .collect();
+    for host in &plan.hosts {
+        if env.range.contains(host.address) {
+            inside.push(host_row(host, INDENT));
+        }
+    }
+    inside.sort_by_key(|row| row.first);
+    // They stay below their environment: nothing else can begin inside its range.
+    rows.extend(inside);
+    rows
+}
+
+fn service_row(service: &Service, env: &Env, indent: &str) -> Row {
+    let address = match service.address {
+        Some(address) => address.to_string(),
+        None => "a free one".to_owned(),
+    };
+    Row {
+        first: service.address.unwrap_or(env.range.last()),
+        address: format!("{indent}{address}"),
+        name: format!("{indent}{}", service.name),
+        detail: format!("on {}, {}", service.host, service.image),
+        object: json!({
+            "kind": "service", "name": service.name, "environment": env.name, "address": service.address,
+            "host": service.host, "image": service.image, "container": service.container(),
+        }),
+    }
+}
+
+/// What a wider pool means to the containers in it.
+fn notes(plan: &Plan) -> Vec<String> {
+    let mut notes = Vec::new();
+    for (step, env) in plan.envs.iter().enumerate().skip(1) {
+        let step = u8::try_from(step).unwrap_or(u8::MAX);
+        if let Some(pool) = pool(plan.subnet, step) {
+            notes.push(format!(
+                "note: containers of {} take all of {pool} for on-link and {} for its broadcast address",
+                env.name,
+                pool.broadcast()
+            ));
+        }
+    }
+    notes
+}

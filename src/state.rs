@@ -1,0 +1,288 @@
+//! What exists on this machine, as plain values, and which of it is ours. A state can be written to a file and read back,
+//! which is how the tests of the diff are made.
+
+use crate::failure::Blocker;
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+/// What the alias of a link of ours begins with (`ip link` shows it as `alias`).
+pub const LINK_ALIAS_PREFIX: &str = "homelab: ";
+
+/// The label of networks, volumes and containers of ours; its value is the environment.
+pub const LABEL_ENVIRONMENT: &str = "homelab.environment";
+/// The label of containers of ours; its value is the service.
+pub const LABEL_SERVICE: &str = "homelab.service";
+/// The label of containers of ours that tells what they were made from.
+pub const LABEL_FINGERPRINT: &str = "homelab.fingerprint";
+
+/// Everything that was observed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct State {
+    /// All links of this network namespace.
+    pub links: Vec<Link>,
+    /// The unicast IPv4 routes of the main table.
+    pub routes: Vec<Route>,
+    /// Addresses that somebody on the LAN answered for; only those that were asked for.
+    pub answered: Vec<Ipv4Addr>,
+    /// What the Engine has.
+    pub docker: Docker,
+    /// Why the Engine could not be asked; then `docker` says nothing.
+    pub docker_missing: Option<Blocker>,
+}
+
+/// A network interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Link {
+    /// Its name.
+    pub name: String,
+    /// `macvlan`, `veth`, …; empty for hardware.
+    pub kind: String,
+    /// The mode of a macvlan.
+    pub mode: Option<String>,
+    /// The link that it stands on, by name.
+    pub parent: Option<String>,
+    /// Its hardware address.
+    pub mac: String,
+    /// Its alias.
+    pub alias: Option<String>,
+    /// Administratively up.
+    pub up: bool,
+    /// A cable is plugged in, so to speak.
+    pub carrier: bool,
+    /// A wireless interface.
+    pub wireless: bool,
+    /// The bridge that it is a port of.
+    pub bridge: Option<String>,
+    /// Its IPv4 addresses.
+    pub addresses: Vec<Ipv4Net>,
+    /// `net.ipv4.conf.NAME.arp_filter`.
+    pub arp_filter: bool,
+}
+
+/// A route.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// Where it leads.
+    pub destination: Ipv4Net,
+    /// The link that it goes over.
+    pub link: String,
+    /// The preferred source address.
+    #[serde(default)]
+    pub source: Option<Ipv4Addr>,
+    /// The next hop.
+    #[serde(default)]
+    pub gateway: Option<Ipv4Addr>,
+    /// Its metric; 0 is the kernel's default for IPv4.
+    #[serde(default)]
+    pub metric: u32,
+}
+
+/// What the Engine has.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Docker {
+    /// As the Engine writes it, like `26.1.5+dfsg1`.
+    pub version: String,
+    /// The newest version of its API.
+    pub api: Api,
+    /// All networks.
+    pub networks: Vec<Network>,
+    /// All containers, stopped ones too.
+    pub containers: Vec<Container>,
+    /// The ids of those images that were asked for and are there, by the name asked for.
+    pub images: BTreeMap<String, String>,
+    /// Names of all volumes, when they were asked for.
+    pub volumes: Vec<String>,
+}
+
+/// A version of the Engine's API.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Api(pub u32, pub u32);
+
+impl Api {
+    /// Engine 20.10.
+    pub const OLDEST: Self = Self(1, 41);
+    /// Engine 25: a hardware address belongs to an endpoint.
+    pub const ENDPOINT_MAC: Self = Self(1, 44);
+    /// Engine 27: several macvlan networks may have one parent (moby pull request 47318).
+    pub const SHARED_PARENT: Self = Self(1, 46);
+}
+
+impl TryFrom<String> for Api {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let parts = text
+            .split_once('.')
+            .and_then(|(major, minor)| Some(Self(major.parse().ok()?, minor.parse().ok()?)));
+        parts.ok_or_else(|| format!("`{text}` is not a version of the API"))
+    }
+}
+
+impl From<Api> for String {
+    fn from(Api(major, minor): Api) -> Self {
+        format!("{major}.{minor}")
+    }
+}
+
+/// A network of the Engine.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Network {
+    /// Its name.
+    pub name: String,
+    /// Its id.
+    pub id: String,
+    /// Its driver.
+    pub driver: String,
+    /// The option `parent`.
+    pub parent: Option<String>,
+    /// The option `macvlan_mode`.
+    pub mode: Option<String>,
+    /// Its IPv4 pools.
+    pub pools: Vec<Pool>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// What a network gives out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Pool {
+    /// The prefix that its containers take for on-link.
+    pub subnet: Ipv4Net,
+    /// Where addresses are taken from.
+    pub ip_range: Option<Ipv4Net>,
+    /// The default route of its containers.
+    pub gateway: Option<Ipv4Addr>,
+    /// Addresses that are not given out.
+    pub auxiliary: Vec<Ipv4Addr>,
+}
+
+/// A container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Container {
+    /// Its name.
+    pub name: String,
+    /// Its id.
+    pub id: String,
+    /// The id of its image.
+    pub image: String,
+    /// `created`, `running`, `paused`, `restarting`, `removing`, `exited` or `dead`.
+    pub state: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its networks by name.
+    pub networks: BTreeMap<String, Endpoint>,
+    /// The Engine's volumes that it has mounted.
+    pub volumes: Vec<Mount>,
+}
+
+/// A volume of the Engine in a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Mount {
+    /// The name of the volume; 64 hexadecimal digits when nobody gave it one.
+    pub volume: String,
+    /// Where it is in the container.
+    pub target: String,
+}
+
+impl Mount {
+    /// Whether the Engine made the volume for this container alone.
+    pub fn is_anonymous(&self) -> bool {
+        self.volume.len() == 64 && self.volume.bytes().all(|byte| byte.is_ascii_hexdigit())
+    }
+}
+
+/// A container's place in a network.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Endpoint {
+    /// The id of the network; empty when the container has never run.
+    pub network_id: String,
+    /// The address that was asked for, or that it has.
+    pub address: Option<Ipv4Addr>,
+}
+
+impl State {
+    /// The link of that name.
+    pub fn link(&self, name: &str) -> Option<&Link> {
+        self.links.iter().find(|link| link.name == name)
+    }
+
+    /// All IPv4 addresses of this machine.
+    pub fn own_addresses(&self) -> Vec<Ipv4Addr> {
+        self.links
+            .iter()
+            .flat_map(|link| &link.addresses)
+            .map(Ipv4Net::addr)
+            .collect()
+    }
+}
+
+impl Link {
+    /// Whether homelab made it: its alias says so.
+    pub fn is_ours(&self) -> bool {
+        self.alias
+            .as_ref()
+            .is_some_and(|alias| alias.starts_with(LINK_ALIAS_PREFIX))
+    }
+
+    /// Whether it has that address.
+    pub fn has(&self, address: Ipv4Addr) -> bool {
+        self.addresses.iter().any(|net| net.addr() == address)
+    }
+}
+
+impl Docker {
+    /// The network of that name.
+    pub fn network(&self, name: &str) -> Option<&Network> {
+        self.networks.iter().find(|network| network.name == name)
+    }
+
+    /// The container of that name.
+    pub fn container(&self, name: &str) -> Option<&Container> {
+        self.containers
+            .iter()
+            .find(|container| container.name == name)
+    }
+
+    /// The names of the containers that a network has, stopped ones too: they could not start again without it.
+    pub fn attached(&self, network: &str) -> Vec<&str> {
+        self.containers
+            .iter()
+            .filter(|container| container.networks.contains_key(network))
+            .map(|container| container.name.as_str())
+            .collect()
+    }
+}
+
+impl Network {
+    /// The environment that it was made for, when homelab made it.
+    pub fn environment(&self) -> Option<&str> {
+        self.labels.get(LABEL_ENVIRONMENT).map(String::as_str)
+    }
+}
+
+impl Container {
+    /// Environment and service, when homelab made it.
+    pub fn service(&self) -> Option<(&str, &str)> {
+        Some((
+            self.labels.get(LABEL_ENVIRONMENT)?,
+            self.labels.get(LABEL_SERVICE)?,
+        ))
+    }
+
+    /// Whether its processes run, or will in a moment.
+    pub fn is_running(&self) -> bool {
+        matches!(self.state.as_str(), "running" | "paused" | "restarting")
+    }
+}
