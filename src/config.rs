@@ -131,21 +131,27 @@ pub struct Service {
     pub depends_on: Option<Vec<Text>>,
 }
 
-/// Reads a file. Everything that is readable is in the returned [`Config`], everything that is not is a problem.
-pub fn parse(source: &str) -> (Config, Vec<Problem>) {
+/// Reads a file. Everything that is readable is in the returned [`Config`], everything that is not is a problem beside it.
+///
+/// # Errors
+/// When the text is not TOML: then nothing can be said about its content.
+pub fn parse(source: &str) -> Result<(Config, Vec<Problem>), Vec<Problem>> {
     let (document, syntax) = DeTable::parse_recoverable(source);
     if !syntax.is_empty() {
         let problems = syntax
             .iter()
             .map(|error| {
-                let what = error.message().lines().collect::<Vec<_>>().join(", ");
-                Problem::error(
-                    error.span().unwrap_or_default(),
-                    format!("this is not TOML: {what}"),
-                )
+                let span = error.span().unwrap_or_default();
+                let mut what = error.message().lines().collect::<Vec<_>>().join(", ");
+                if what == "duplicate key" {
+                    let name = source.get(span.clone()).unwrap_or_default();
+                    what = format!("`{name}` stands in this table twice");
+                }
+                Problem::error(span, format!("this is not TOML: {what}"))
+                    .hint("https://toml.io describes how it is written")
             })
             .collect();
-        return (Config::default(), problems);
+        return Err(problems);
     }
     let mut found = Found::default();
     let mut config = read_config(&mut Table::new(
@@ -155,7 +161,7 @@ pub fn parse(source: &str) -> (Config, Vec<Problem>) {
         &mut found,
     ));
     config.unreadable = found.unreadable;
-    (config, found.problems)
+    Ok((config, found.problems))
 }
 
 fn read_config(table: &mut Table) -> Config {
@@ -495,7 +501,10 @@ impl<'a> Table<'a> {
                     self.found.unreadable.push(self.join(near));
                     problem.hint(format!("did you mean `{near}`?"))
                 }
-                None => problem.hint(format!("the keys here are `{}`", self.known.join("`, `"))),
+                None => {
+                    self.known.dedup();
+                    problem.hint(format!("the keys here are `{}`", self.known.join("`, `")))
+                }
             };
             self.found.problems.push(problem);
         }

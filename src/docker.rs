@@ -490,7 +490,7 @@ fn said(error: &Error) -> String {
 fn refused(what: &str, error: &Error) -> Failure {
     Failure::new(
         format!("the Engine did not {what}: {}", said(error)),
-        "`journalctl -u docker` may tell more; nothing else waits for this, so the command can be run again",
+        "`journalctl -u docker` may tell more; run the command again when the cause is gone",
     )
 }
 

@@ -140,8 +140,9 @@ impl File {
     fn compile(&self, report: Report) -> Option<(Plan, Vec<Problem>)> {
         let folder = std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone());
         let folder = folder.parent().unwrap_or(Path::new("/"));
-        let (config, problems) = config::parse(&self.text);
-        match plan::compile(&config, folder, problems) {
+        let compiled = config::parse(&self.text)
+            .and_then(|(config, problems)| plan::compile(&config, folder, problems));
+        match compiled {
             Ok(compiled) => Some(compiled),
             Err(problems) => {
                 report.problems(&problems, &self.text, &self.shown());
@@ -165,12 +166,44 @@ impl Home<'_> {
         let (machine, state) = observe::machine().await?;
         let host = self.host(&state)?;
         let diff = network::up(self.plan, host, &state).map_err(Failure::from)?;
+        if !change.dry_run {
+            self.check_shim_is_free(host, &diff, &machine).await?;
+        }
         let (status, _) = self.carry_out(&diff, change, &machine).await?;
         if status == DONE && !diff.steps.is_empty() {
             self.look_again(|state| network::up(self.plan, host, state))
                 .await?;
         }
         Ok(status)
+    }
+
+    /// Whether another machine has the address of a shim that is about to be made: two that answer for one address break
+    /// each other.
+    async fn check_shim_is_free(
+        &self,
+        host: &Host,
+        diff: &Diff,
+        machine: &Machine,
+    ) -> Result<(), Failure> {
+        let parent = diff.steps.iter().find_map(|step| match &step.action {
+            Action::AddLink { name, parent, .. } if *name == self.plan.shim_name => Some(parent),
+            _ => None,
+        });
+        let Some(parent) = parent else { return Ok(()) };
+        let answering = machine.netlink.answering(parent, &[host.shim]).await?;
+        if answering.is_empty() {
+            return Ok(());
+        }
+        Err(Failure::new(
+            format!(
+                "another machine on the LAN answers for {}, the address of this host's shim",
+                host.shim
+            ),
+            format!(
+                "give host `{}` another `shim`, or take the address from that machine; `ip neigh show {}` tells its hardware address",
+                host.name, host.shim
+            ),
+        ))
     }
 
     async fn network_down(&self, change: &Change) -> anyhow::Result<u8> {

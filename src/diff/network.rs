@@ -597,17 +597,16 @@ fn link_steps(
 ) -> Vec<StepId> {
     let name = &wanted.name;
     let mut existing = state.link(name);
-    let mut after = Vec::new();
+    let mut last = Vec::new();
     if let Some(link) = existing
         && let Some(cause) = misfit(link, wanted)
     {
         let delete = Action::DeleteLink { name: name.clone() };
-        after.push(diff.push(delete, cause, &[]));
+        last = vec![diff.push(delete, cause, &[])];
         existing = None;
     }
-    let mut done = Vec::new();
     if existing.is_none() {
-        let cause = if after.is_empty() {
+        let cause = if last.is_empty() {
             "it does not exist"
         } else {
             "it is made anew"
@@ -618,20 +617,18 @@ fn link_steps(
             mac: wanted.mac.clone(),
         };
         // Two links on one parent must not have one hardware address, and one shim is enough.
-        after.extend(deleted);
-        let added = diff.push(add, cause, &after);
-        after = vec![added];
-        done.push(added);
+        last.extend(deleted);
+        last = vec![diff.push(add, cause, &last)];
     }
     if existing.is_none_or(|link| !link.is_ours()) {
         let alias = Action::SetAlias {
             name: name.clone(),
             alias: wanted.alias.clone(),
         };
-        done.push(diff.push(alias, "it marks the link as homelab's", &after));
+        last = vec![diff.push(alias, "it marks the link as homelab's", &last)];
     }
-    if let Some((address, destination)) = wanted.shim {
-        done.extend(shim_steps(
+    match wanted.shim {
+        Some((address, destination)) => shim_steps(
             &Shim {
                 name,
                 address,
@@ -640,10 +637,10 @@ fn link_steps(
             existing,
             state,
             diff,
-            &done,
-        ));
+            last,
+        ),
+        None => last,
     }
-    done
 }
 
 struct Shim<'a> {
@@ -652,33 +649,32 @@ struct Shim<'a> {
     destination: Ipv4Net,
 }
 
+/// What the shim has that a parent link has not, after the steps `marked`.
 fn shim_steps(
     shim: &Shim,
     existing: Option<&Link>,
     state: &State,
     diff: &mut Diff,
-    after: &[StepId],
+    marked: Vec<StepId>,
 ) -> Vec<StepId> {
     let name = shim.name.to_owned();
-    let mut before_up = after.to_vec();
+    let mut dressed = Vec::new();
     if existing.is_none_or(|link| !link.arp_filter) {
-        let cause = "one answer for each address, not also the shim's";
+        let cause = "it shall not answer for this host's other addresses";
         let action = Action::SetArpFilter { name: name.clone() };
-        before_up.push(diff.push(action, cause, after));
+        dressed.push(diff.push(action, cause, &marked));
     }
-    let wanted = Ipv4Net::from(shim.address);
-    if existing.is_none_or(|link| !link.addresses.contains(&wanted)) {
-        let action = Action::AddAddress {
-            name: name.clone(),
-            address: wanted,
-        };
-        before_up.push(diff.push(action, "the shim's address", after));
+    let address = Ipv4Net::from(shim.address);
+    if existing.is_none_or(|link| !link.addresses.contains(&address)) {
+        let name = name.clone();
+        let action = Action::AddAddress { name, address };
+        dressed.push(diff.push(action, "it is the shim's address", &marked));
     }
-    let mut ready = before_up.clone();
+    let mut last = if dressed.is_empty() { marked } else { dressed };
     let is_up = existing.is_some_and(|link| link.up);
     if !is_up {
         let action = Action::SetUp { name: name.clone() };
-        ready.push(diff.push(action, "it is down", &before_up));
+        last = vec![diff.push(action, "it is down", &last)];
     }
     let route = Route {
         destination: shim.destination,
@@ -687,21 +683,23 @@ fn shim_steps(
         gateway: None,
         metric: 0,
     };
-    // Routes with the shim as their source are ours; a link that is made anew has lost them.
-    for stale in &state.routes {
-        let is_ours = stale.link == shim.name && stale.source.is_some() && stale.gateway.is_none();
-        if existing.is_some() && is_up && is_ours && !same(stale, &route) {
-            let cause = "the plan does not want it";
-            ready.push(diff.push(Action::DeleteRoute(stale.clone()), cause, after));
-        }
+    // On the shim, routes with its address as their source are ours, and so is the planned destination. The kernel takes
+    // all routes of a link that is down.
+    let found = state.routes.iter().filter(|found| {
+        let is_destination = found.destination == shim.destination && found.metric == 0;
+        let is_ours = found.source == Some(shim.address) || is_destination;
+        is_up && found.link == shim.name && is_ours
+    });
+    let (planned, stale): (Vec<&Route>, Vec<&Route>) = found.partition(|found| same(found, &route));
+    for stale in stale {
+        let action = Action::DeleteRoute(stale.clone());
+        last.push(diff.push(action, "the plan does not want it", &[]));
     }
-    let is_there = existing.is_some() && state.routes.iter().any(|found| same(found, &route));
-    if !is_there {
-        let cause = "containers are reached over the shim";
-        let added = diff.push(Action::AddRoute(route), cause, &ready);
-        ready.push(added);
+    if planned.is_empty() {
+        let cause = "it leads this host to the containers";
+        last = vec![diff.push(Action::AddRoute(route), cause, &last)];
     }
-    ready
+    last
 }
 
 /// What cannot be changed on a link that is there.

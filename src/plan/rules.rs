@@ -345,7 +345,7 @@ fn environments_keep_out_of_what_is_taken(draft: &Draft, problems: &mut Problems
     let Some(net) = draft.subnet.as_ref().map(|subnet| *subnet.get_ref()) else {
         return;
     };
-    for (env, range, span) in env_ranges(draft) {
+    for (env, range, span) in env_ranges(draft).filter(|(_, range, _)| range.is_inside(net)) {
         let name = env.name.get_ref();
         let inside = |what: String, place: Option<Span>| {
             let problem = Problem::error(
@@ -401,7 +401,9 @@ fn environments_are_near_each_other(draft: &Draft, problems: &mut Problems) {
     };
     let net = *subnet.get_ref();
     let ranges: Vec<_> = env_ranges(draft).collect();
-    if ranges.iter().any(|(_, range, _)| !range.is_inside(net)) {
+    let gateway = *gateway.get_ref();
+    let is_wrong = |range: &Range| !range.is_inside(net) || range.contains(gateway);
+    if ranges.iter().any(|(_, range, _)| is_wrong(range)) {
         return;
     }
     let Some(route) = Range::cover(ranges.iter().map(|(_, range, _)| *range)) else {
@@ -417,7 +419,7 @@ fn environments_are_near_each_other(draft: &Draft, problems: &mut Problems) {
         format!(
             "the environments reach over the whole subnet: the shim's route to them would be {route}, which is the LAN itself"
         )
-    } else if route.contains(gateway.get_ref()) {
+    } else if route.contains(&gateway) {
         format!("the environments surround the gateway: the shim's route to them would be {route}")
     } else {
         return;
@@ -742,19 +744,19 @@ fn dependencies_exist(draft: &Draft, problems: &mut Problems) {
                 if known.contains(&name.as_str()) {
                     continue;
                 }
-                let what = if env.disabled.contains(name) {
-                    format!(
-                        "service `{}` depends on `{name}`, which is not enabled in environment `{}`",
-                        service.name.get_ref(),
-                        env.name.get_ref()
-                    )
+                let (service, env_name) = (service.name.get_ref(), env.name.get_ref());
+                problems.push(if env.disabled.contains(name) {
+                    let what = format!(
+                        "service `{service}` depends on `{name}`, which is not enabled in environment `{env_name}`"
+                    );
+                    Problem::error(dependency.span(), what).hint(format!(
+                        "enable `{name}` there, or give `{service}` another `depends_on` in `[env.{env_name}.services.{service}]`"
+                    ))
                 } else {
-                    format!(
-                        "service `{}` depends on `{name}`, which does not exist",
-                        service.name.get_ref()
-                    )
-                };
-                problems.push(not_there(dependency.span(), what, name, &known, "services"));
+                    let what =
+                        format!("service `{service}` depends on `{name}`, which does not exist");
+                    not_there(dependency.span(), what, name, &known, "services")
+                });
             }
         }
     }

@@ -1,0 +1,56 @@
+#!/bin/bash
+# A home server: systemd as PID 1, Docker Engine and cgroup v2, in namespaces of its own. Stays in the foreground as long
+# as the server runs, and takes everything in it along when it is killed.
+#   node.sh ROOT DIR PID     boot ROOT in the network namespace of process PID; what it writes goes to DIR
+set -euo pipefail
+
+if [ "$1" != inside ]; then
+  root=$(realpath "$1") dir=$(realpath "$2") pid=$3
+  cgroup=/sys/fs/cgroup/unified
+  [ -d "$cgroup" ] || cgroup=/sys/fs/cgroup
+  cgroup=$cgroup/homelab-lab-$$
+  mkdir "$cgroup"
+  echo "$cgroup" >"$dir/cgroup"
+  echo $$ >"$cgroup/cgroup.procs"
+  mkdir -p "$dir"/{upper,work,merged,docker,containerd}
+  # The parent is whoever asked for the server: when it dies, so does the server.
+  exec setpriv --pdeathsig KILL nsenter --net=/proc/"$pid"/ns/net \
+    unshare --mount --pid --fork --uts --ipc --cgroup --kill-child --propagation private bash "$0" inside "$root" "$dir"
+fi
+
+root=$2 dir=$3 new=$3/merged
+# The engine's own overlays cannot lie on another one, so its folders are real ones.
+mount -t overlay -o "lowerdir=$root,upperdir=$dir/upper,workdir=$dir/work" overlay "$new" ||
+  { [ -e "$new/etc" ] || cp -a "$root/." "$new"; mount --bind "$new" "$new"; }
+cd "$new"
+for folder in docker containerd; do
+  mkdir -p var/lib/$folder
+  mount --bind "$dir/$folder" var/lib/$folder
+done
+mount -t proc proc proc
+mount -t sysfs sysfs sys
+mount -t cgroup2 cgroup2 sys/fs/cgroup
+mount -t bpf bpf sys/fs/bpf
+mount -t tmpfs -o mode=755 tmpfs run
+mount -t tmpfs tmpfs tmp
+mount -t tmpfs -o mode=755 tmpfs dev
+for device in null zero full random urandom tty; do
+  touch dev/$device
+  mount --bind /dev/$device dev/$device
+done
+mkdir dev/pts dev/shm
+mount -t devpts -o newinstance,ptmxmode=0666,mode=620,gid=5 devpts dev/pts
+mount -t tmpfs tmpfs dev/shm
+ln -s pts/ptmx dev/ptmx
+ln -s /proc/self/fd dev/fd
+ln -s fd/0 dev/stdin
+ln -s fd/1 dev/stdout
+ln -s fd/2 dev/stderr
+mkdir -p .old
+pivot_root . .old
+umount -l /.old
+rmdir /.old
+hostname server
+echo server >/etc/hostname
+exec env -i container=other PATH=/usr/sbin:/usr/bin:/sbin:/bin \
+  /lib/systemd/systemd --system --log-target=journal --show-status=0
