@@ -67,7 +67,7 @@ pub struct Change {
 /// Options of commands about an environment.
 #[derive(Args, Debug)]
 pub struct Environment {
-    /// The environment [default: default_env of the file]
+    /// The environment [default: `default_env` of the file]
     #[arg(long, value_name = "ENV")]
     pub env: Option<String>,
     /// Remove containers of the environment that the plan does not have on this host

@@ -496,15 +496,12 @@ impl<'a> Table<'a> {
             let path = self.join(key);
             let mut problem = Problem::error(name.span(), format!("unknown key `{path}`"))
                 .label("not a known key");
-            problem = match nearest(key, self.known.iter().copied()) {
-                Some(near) => {
-                    self.found.unreadable.push(self.join(near));
-                    problem.hint(format!("did you mean `{near}`?"))
-                }
-                None => {
-                    self.known.dedup();
-                    problem.hint(format!("the keys here are `{}`", self.known.join("`, `")))
-                }
+            problem = if let Some(near) = nearest(key, self.known.iter().copied()) {
+                self.found.unreadable.push(self.join(near));
+                problem.hint(format!("did you mean `{near}`?"))
+            } else {
+                self.known.dedup();
+                problem.hint(format!("the keys here are `{}`", self.known.join("`, `")))
             };
             self.found.problems.push(problem);
         }

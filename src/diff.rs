@@ -1,6 +1,7 @@
 //! Plan and state in, steps out: what has to be done, why, and what waits for what. Pure; `--dry-run` prints exactly this.
 
 pub mod containers;
+mod links;
 pub mod network;
 pub mod preflight;
 
@@ -154,8 +155,10 @@ impl Action {
 
     fn verb(&self) -> (char, &'static str, &'static str) {
         match self {
-            Self::AddLink { .. } | Self::CreateNetwork(_) => ('+', "create", "created"),
-            Self::CreateVolume { .. } | Self::CreateContainer(_) => ('+', "create", "created"),
+            Self::AddLink { .. }
+            | Self::CreateNetwork(_)
+            | Self::CreateVolume { .. }
+            | Self::CreateContainer(_) => ('+', "create", "created"),
             Self::AddAddress { .. } | Self::AddRoute(_) => ('+', "add", "added"),
             Self::Pull { .. } => ('+', "pull", "pulled"),
             Self::SetAlias { .. } | Self::SetArpFilter { .. } | Self::SetUp { .. } => {

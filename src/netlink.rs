@@ -391,10 +391,9 @@ fn arp_filter_path(name: &str) -> String {
 /// Waits for the kernel; a refusal is its error number, and 0 stands for no answer at all.
 async fn answer<T>(request: impl Future<Output = Result<T, Error>>) -> Result<T, i32> {
     match tokio::time::timeout(PATIENCE, request).await {
-        Err(_) => Err(0),
         Ok(Ok(value)) => Ok(value),
         Ok(Err(Error::NetlinkError(message))) => Err(message.raw_code().saturating_neg()),
-        Ok(Err(_)) => Err(0),
+        Ok(Err(_)) | Err(_) => Err(0),
     }
 }
 

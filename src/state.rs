@@ -34,6 +34,10 @@ pub struct State {
 }
 
 /// A network interface.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "they are flags of the kernel, each by itself"
+)]
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Link {

@@ -450,14 +450,13 @@ impl Up<'_> {
         if self.state.docker.images.contains_key(image) {
             return Vec::new();
         }
-        let step = match self.pulled.get(image) {
-            Some(step) => *step,
-            None => {
-                let action = Action::Pull {
-                    image: image.clone(),
-                };
-                self.diff.push(action, "it is not on this machine", &[])
-            }
+        let step = if let Some(step) = self.pulled.get(image) {
+            *step
+        } else {
+            let action = Action::Pull {
+                image: image.clone(),
+            };
+            self.diff.push(action, "it is not on this machine", &[])
         };
         self.pulled.insert(image.clone(), step);
         vec![step]
@@ -469,15 +468,14 @@ impl Up<'_> {
             if self.state.docker.volumes.iter().any(|known| known == name) {
                 continue;
             }
-            let step = match self.volumes.get(name) {
-                Some(step) => *step,
-                None => {
-                    let action = Action::CreateVolume {
-                        name: name.to_owned(),
-                        env: service.env.clone(),
-                    };
-                    self.diff.push(action, "it does not exist", &[])
-                }
+            let step = if let Some(step) = self.volumes.get(name) {
+                *step
+            } else {
+                let action = Action::CreateVolume {
+                    name: name.to_owned(),
+                    env: service.env.clone(),
+                };
+                self.diff.push(action, "it does not exist", &[])
             };
             self.volumes.insert(name.to_owned(), step);
             steps.push(step);

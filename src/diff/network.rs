@@ -1,26 +1,15 @@
 //! The shim, the parent links and the Docker networks: what the plan wants against what there is. Going down is the same
 //! with nothing wanted.
 
-use super::preflight;
 use super::{Action, Diff, StepId, named};
+use super::{links, preflight};
 use crate::docker::NewNetwork;
 use crate::failure::Blocker;
-use crate::plan::{Env, Host, Plan, mac_of, network_name, pool};
-use crate::state::{Api, LINK_ALIAS_PREFIX, Link, Network, Pool, Route, State};
+use crate::plan::{Env, Host, Plan, pool};
+use crate::state::{Api, Network, Pool, State};
 use ipnet::Ipv4Net;
-use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
-
-/// A link that should exist.
-struct WantedLink {
-    name: String,
-    parent: String,
-    mac: String,
-    alias: String,
-    /// The shim's address and route; a parent link has neither and stays down.
-    shim: Option<(Ipv4Addr, Ipv4Net)>,
-}
 
 /// A network that should exist.
 struct WantedNetwork<'a> {
@@ -103,8 +92,11 @@ pub fn ready(plan: &Plan, host: &Host, env: &Env, state: &State) -> Result<Vec<B
     let shim = state
         .link(&plan.shim_name)
         .ok_or_else(|| not_up(format!("there is no link `{}`", plan.shim_name)))?;
-    let route = shim_route(plan, host);
-    if !shim.up || !shim.has(host.shim) || !state.routes.iter().any(|other| same(other, &route)) {
+    let route = links::shim_route(plan, host);
+    if !shim.up
+        || !shim.has(host.shim)
+        || !state.routes.iter().any(|found| links::same(found, &route))
+    {
         return Err(not_up(format!(
             "link `{}` is not as planned",
             plan.shim_name
@@ -155,8 +147,19 @@ fn converge(goal: &Goal, wanted: &[WantedNetwork], state: &State) -> Result<Diff
     let mut blockers = Vec::new();
     let (kept, outdated) = sort_networks(goal, wanted, state, &mut diff, &mut blockers);
     let new = new_networks(goal, wanted, &kept, state);
-    let links = wanted_links(goal, wanted, &kept, &new);
-    blockers.extend(links.iter().filter_map(|link| link_in_the_way(link, state)));
+    let kept_parents: BTreeSet<&str> = kept.iter().filter_map(|n| n.parent.as_deref()).collect();
+    let mut parents = kept_parents.clone();
+    parents.extend(new.iter().map(|(network, _)| network.parent.as_str()));
+    let links = if wanted.is_empty() {
+        Vec::new()
+    } else {
+        links::wanted(goal.plan, goal.host, goal.parent, &parents)
+    };
+    blockers.extend(
+        links
+            .iter()
+            .filter_map(|link| links::in_the_way(link, state)),
+    );
     if !blockers.is_empty() {
         return Err(blockers);
     }
@@ -169,7 +172,7 @@ fn converge(goal: &Goal, wanted: &[WantedNetwork], state: &State) -> Result<Diff
         })
         .collect();
     let mut deleted = Vec::new();
-    for link in surplus_links(goal, &links, &kept, state) {
+    for link in links::surplus(goal.plan, goal.host, &links, &kept_parents, state) {
         let name = link.name.clone();
         let cause = if wanted.is_empty() {
             "homelab made it"
@@ -179,10 +182,10 @@ fn converge(goal: &Goal, wanted: &[WantedNetwork], state: &State) -> Result<Diff
         // A parent link goes after the networks that stand on it.
         deleted.push(diff.push(Action::DeleteLink { name }, cause, &removed));
     }
-    let mut made: Vec<(String, Vec<StepId>)> = Vec::new();
+    let mut made: Vec<(&str, Vec<StepId>)> = Vec::new();
     for link in &links {
-        let steps = link_steps(link, state, &mut diff, &deleted);
-        made.push((link.name.clone(), steps));
+        let steps = links::steps(link, state, &mut diff, &deleted);
+        made.push((&link.name, steps));
     }
     for (network, cause) in new {
         let mut after = removed.clone();
@@ -194,31 +197,6 @@ fn converge(goal: &Goal, wanted: &[WantedNetwork], state: &State) -> Result<Diff
         diff.push(Action::CreateNetwork(network), cause, &after);
     }
     Ok(diff)
-}
-
-/// Links of ours that nothing needs.
-fn surplus_links<'a>(
-    goal: &Goal,
-    wanted: &[WantedLink],
-    kept: &[&Network],
-    state: &'a State,
-) -> Vec<&'a Link> {
-    let plannable = plannable_links(goal);
-    let is_ours = |link: &Link| {
-        let half_made =
-            |plannable: &WantedLink| plannable.name == link.name && is_half_made(link, plannable);
-        link.is_ours() || plannable.iter().any(half_made)
-    };
-    let is_needed = |link: &Link| {
-        wanted.iter().any(|wanted| wanted.name == link.name)
-            || kept
-                .iter()
-                .any(|network| network.parent.as_ref() == Some(&link.name))
-    };
-    let links = state.links.iter();
-    links
-        .filter(|link| is_ours(link) && !is_needed(link))
-        .collect()
 }
 
 /// Networks of ours that stay, and those that go, with the reason.
@@ -458,271 +436,4 @@ fn new_networks(
         ));
     }
     new
-}
-
-/// Every link that the plan may want on this host: the shim, and a parent link for each environment.
-fn plannable_links(goal: &Goal) -> Vec<WantedLink> {
-    let shim = WantedLink {
-        name: goal.plan.shim_name.clone(),
-        parent: goal.parent.to_owned(),
-        mac: mac_of(goal.host.shim),
-        alias: format!("{LINK_ALIAS_PREFIX}shim"),
-        shim: Some((goal.host.shim, goal.plan.route)),
-    };
-    let parents = goal.plan.envs.iter().map(|env| WantedLink {
-        name: env.parent_link(),
-        parent: goal.parent.to_owned(),
-        mac: parent_link_mac(&env.name, goal.host),
-        alias: format!("{LINK_ALIAS_PREFIX}parent of {}", network_name(&env.name)),
-        shim: None,
-    });
-    std::iter::once(shim).chain(parents).collect()
-}
-
-/// The shim, and the parent links that a network stands on or will stand on.
-fn wanted_links(
-    goal: &Goal,
-    wanted: &[WantedNetwork],
-    kept: &[&Network],
-    new: &[(NewNetwork, String)],
-) -> Vec<WantedLink> {
-    if wanted.is_empty() {
-        return Vec::new();
-    }
-    let parents: BTreeSet<&str> = kept
-        .iter()
-        .filter_map(|network| network.parent.as_deref())
-        .chain(new.iter().map(|(network, _)| network.parent.as_str()))
-        .collect();
-    let mut links = plannable_links(goal);
-    links.retain(|link| link.shim.is_some() || parents.contains(link.name.as_str()));
-    links
-}
-
-/// A hardware address that stays, for a link that is never up. It is also how a link that was made but not yet marked when
-/// homelab was killed is known again.
-fn parent_link_mac(env: &str, host: &Host) -> String {
-    let hash = Sha256::digest(format!("{env}@{}", host.address));
-    let tail: Vec<String> = hash
-        .iter()
-        .take(4)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    format!("02:68:{}", tail.join(":"))
-}
-
-/// A link that homelab made but had no time to mark: the name, kind and hardware address are ours and it was never used.
-fn is_half_made(link: &Link, wanted: &WantedLink) -> bool {
-    link.alias.is_none()
-        && link.kind == "macvlan"
-        && link.mac == wanted.mac
-        && !link.up
-        && link.addresses.is_empty()
-}
-
-fn link_in_the_way(wanted: &WantedLink, state: &State) -> Option<Blocker> {
-    let name = &wanted.name;
-    if let Some(link) = state.link(name)
-        && !link.is_ours()
-        && !is_half_made(link, wanted)
-    {
-        return Some(Blocker::new(
-            format!("there is a link `{name}` that homelab did not make"),
-            format!(
-                "remove it with `ip link del {name}`, and what makes it at boot (an older unit or script), or choose another name in `[shim]`"
-            ),
-        ));
-    }
-    let (address, destination) = wanted.shim?;
-    let other = state
-        .links
-        .iter()
-        .find(|link| link.name != *name && !link.is_ours() && link.has(address));
-    if let Some(other) = other {
-        return Some(Blocker::new(
-            format!(
-                "link `{}` has {address}, the shim's address, and homelab did not make it",
-                other.name
-            ),
-            format!(
-                "take it away: `ip addr del {address} dev {}`; or give the shim another address",
-                other.name
-            ),
-        ));
-    }
-    let route = state.routes.iter().find(|route| {
-        let is_ours = state.link(&route.link).is_some_and(Link::is_ours);
-        route.destination == destination && route.metric == 0 && route.link != *name && !is_ours
-    })?;
-    Some(Blocker::new(
-        format!(
-            "there is a route to {destination} over `{}` that homelab did not make",
-            route.link
-        ),
-        format!("remove it: `ip route del {destination} dev {}`", route.link),
-    ))
-}
-
-fn shim_route(plan: &Plan, host: &Host) -> Route {
-    Route {
-        destination: plan.route,
-        link: plan.shim_name.clone(),
-        source: Some(host.shim),
-        gateway: None,
-        metric: 0,
-    }
-}
-
-fn same(found: &Route, wanted: &Route) -> bool {
-    let Route {
-        destination,
-        link,
-        source,
-        gateway,
-        metric,
-    } = wanted;
-    found.destination == *destination
-        && found.link == *link
-        && found.source == *source
-        && found.gateway == *gateway
-        && found.metric == *metric
-}
-
-/// The steps for one link; the last ones are what its users wait for.
-fn link_steps(
-    wanted: &WantedLink,
-    state: &State,
-    diff: &mut Diff,
-    deleted: &[StepId],
-) -> Vec<StepId> {
-    let name = &wanted.name;
-    let mut existing = state.link(name);
-    let mut last = Vec::new();
-    if let Some(link) = existing
-        && let Some(cause) = misfit(link, wanted)
-    {
-        let delete = Action::DeleteLink { name: name.clone() };
-        last = vec![diff.push(delete, cause, &[])];
-        existing = None;
-    }
-    if existing.is_none() {
-        let cause = if last.is_empty() {
-            "it does not exist"
-        } else {
-            "it is made anew"
-        };
-        let add = Action::AddLink {
-            name: name.clone(),
-            parent: wanted.parent.clone(),
-            mac: wanted.mac.clone(),
-        };
-        // Two links on one parent must not have one hardware address, and one shim is enough.
-        last.extend(deleted);
-        last = vec![diff.push(add, cause, &last)];
-    }
-    if existing.is_none_or(|link| !link.is_ours()) {
-        let alias = Action::SetAlias {
-            name: name.clone(),
-            alias: wanted.alias.clone(),
-        };
-        last = vec![diff.push(alias, "it marks the link as homelab's", &last)];
-    }
-    match wanted.shim {
-        Some((address, destination)) => shim_steps(
-            &Shim {
-                name,
-                address,
-                destination,
-            },
-            existing,
-            state,
-            diff,
-            last,
-        ),
-        None => last,
-    }
-}
-
-struct Shim<'a> {
-    name: &'a str,
-    address: Ipv4Addr,
-    destination: Ipv4Net,
-}
-
-/// What the shim has that a parent link has not, after the steps `marked`.
-fn shim_steps(
-    shim: &Shim,
-    existing: Option<&Link>,
-    state: &State,
-    diff: &mut Diff,
-    marked: Vec<StepId>,
-) -> Vec<StepId> {
-    let name = shim.name.to_owned();
-    let mut dressed = Vec::new();
-    if existing.is_none_or(|link| !link.arp_filter) {
-        let cause = "it shall not answer for this host's other addresses";
-        let action = Action::SetArpFilter { name: name.clone() };
-        dressed.push(diff.push(action, cause, &marked));
-    }
-    let address = Ipv4Net::from(shim.address);
-    if existing.is_none_or(|link| !link.addresses.contains(&address)) {
-        let name = name.clone();
-        let action = Action::AddAddress { name, address };
-        dressed.push(diff.push(action, "it is the shim's address", &marked));
-    }
-    let mut last = if dressed.is_empty() { marked } else { dressed };
-    let is_up = existing.is_some_and(|link| link.up);
-    if !is_up {
-        let action = Action::SetUp { name: name.clone() };
-        last = vec![diff.push(action, "it is down", &last)];
-    }
-    let route = Route {
-        destination: shim.destination,
-        link: name,
-        source: Some(shim.address),
-        gateway: None,
-        metric: 0,
-    };
-    // On the shim, routes with its address as their source are ours, and so is the planned destination. The kernel takes
-    // all routes of a link that is down.
-    let found = state.routes.iter().filter(|found| {
-        let is_destination = found.destination == shim.destination && found.metric == 0;
-        let is_ours = found.source == Some(shim.address) || is_destination;
-        is_up && found.link == shim.name && is_ours
-    });
-    let (planned, stale): (Vec<&Route>, Vec<&Route>) = found.partition(|found| same(found, &route));
-    for stale in stale {
-        let action = Action::DeleteRoute(stale.clone());
-        last.push(diff.push(action, "the plan does not want it", &[]));
-    }
-    if planned.is_empty() {
-        let cause = "it leads this host to the containers";
-        last = vec![diff.push(Action::AddRoute(route), cause, &last)];
-    }
-    last
-}
-
-/// What cannot be changed on a link that is there.
-fn misfit(link: &Link, wanted: &WantedLink) -> Option<String> {
-    if link.kind != "macvlan" {
-        return Some(format!("its kind is {}, planned is macvlan", link.kind));
-    }
-    let mode = link.mode.as_deref().unwrap_or("missing");
-    if mode != "bridge" {
-        return Some(format!("its mode is {mode}, planned is bridge"));
-    }
-    let parent = link.parent.as_deref().unwrap_or("missing");
-    if parent != wanted.parent {
-        return Some(format!(
-            "its parent is {parent}, planned is {}",
-            wanted.parent
-        ));
-    }
-    if link.mac != wanted.mac {
-        return Some(format!(
-            "its hardware address is {}, planned is {}",
-            link.mac, wanted.mac
-        ));
-    }
-    None
 }

@@ -238,12 +238,11 @@ fn not_an_address(span: Span, text: &str) -> Problem {
 
 fn read_address(text: Option<&Text>, problems: &mut Problems) -> Option<Spanned<Ipv4Addr>> {
     let text = text?;
-    match text.get_ref().parse() {
-        Ok(address) => Some(Spanned::new(text.span(), address)),
-        Err(_) => {
-            problems.push(not_an_address(text.span(), text.get_ref()));
-            None
-        }
+    if let Ok(address) = text.get_ref().parse() {
+        Some(Spanned::new(text.span(), address))
+    } else {
+        problems.push(not_an_address(text.span(), text.get_ref()));
+        None
     }
 }
 

@@ -78,9 +78,9 @@ fn machines(plan: &Plan) -> Vec<Row> {
         rows.push(range("dhcp", "DHCP", "the router hands these out", dhcp));
     }
     for (name, reserved) in &plan.reserved {
-        let mut row = range("reserved", &format!("reserved {name}"), "", *reserved);
-        row.object["name"] = json!(name);
-        rows.push(row);
+        let row = range("reserved", &format!("reserved {name}"), "", *reserved);
+        let object = json!({ "kind": "reserved", "name": name, "range": reserved });
+        rows.push(Row { object, ..row });
     }
     for host in &plan.hosts {
         if !plan.envs.iter().any(|env| env.range.contains(host.address)) {

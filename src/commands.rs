@@ -1,0 +1,345 @@
+//! One function for each command that looks at the machine: observe, diff, then print the steps or carry them out.
+
+use crate::apply;
+use crate::cli::{Change, Environment, Global};
+use crate::diff::containers::{self, Selection};
+use crate::diff::{self, Action, Diff, network};
+use crate::failure::{Blocker, DIFFERENT, DONE, FAILED, Failure, USAGE};
+use crate::file::File;
+use crate::observe::{self, Machine};
+use crate::plan::{Env, Host, Plan, Service};
+use crate::problem::{self, nearest};
+use crate::report::Report;
+use crate::state::State;
+use std::time::{Duration, Instant};
+
+/// How long a container that was just started must live to count as started.
+const SETTLING: Duration = Duration::from_millis(500);
+
+/// What every command works with.
+pub struct Home<'a> {
+    /// The file, for messages about its places.
+    pub file: &'a File,
+    /// What it says.
+    pub plan: &'a Plan,
+    /// The options of every command.
+    pub global: &'a Global,
+    /// How to print.
+    pub report: Report,
+    /// When the command began.
+    pub begun: Instant,
+}
+
+impl Home<'_> {
+    /// `homelab network-up`; returns the exit status.
+    ///
+    /// # Errors
+    /// Everything that stands in the way or goes wrong.
+    pub async fn network_up(&self, change: &Change) -> anyhow::Result<u8> {
+        let (machine, state) = observe::machine().await?;
+        let host = self.host(&state)?;
+        let diff = network::up(self.plan, host, &state).map_err(Failure::from)?;
+        if !change.dry_run {
+            self.check_shim_is_free(host, &diff, &machine).await?;
+        }
+        let (status, _) = self.carry_out(&diff, change, &machine).await?;
+        if status == DONE && !diff.steps.is_empty() {
+            self.look_again(|state| network::up(self.plan, host, state))
+                .await?;
+        }
+        Ok(status)
+    }
+
+    /// Whether another machine has the address of a shim that is about to be made: two that answer for one address break
+    /// each other.
+    async fn check_shim_is_free(
+        &self,
+        host: &Host,
+        diff: &Diff,
+        machine: &Machine,
+    ) -> Result<(), Failure> {
+        let parent = diff.steps.iter().find_map(|step| match &step.action {
+            Action::AddLink { name, parent, .. } if *name == self.plan.shim_name => Some(parent),
+            _ => None,
+        });
+        let Some(parent) = parent else { return Ok(()) };
+        let answering = machine.netlink.answering(parent, &[host.shim]).await?;
+        if answering.is_empty() {
+            return Ok(());
+        }
+        Err(Failure::new(
+            format!(
+                "another machine on the LAN answers for {}, the address of this host's shim",
+                host.shim
+            ),
+            format!(
+                "give host `{}` another `shim`, or take the address from that machine; `ip neigh show {}` tells its hardware address",
+                host.name, host.shim
+            ),
+        ))
+    }
+
+    /// `homelab network-down`; returns the exit status.
+    ///
+    /// # Errors
+    /// Everything that stands in the way or goes wrong.
+    pub async fn network_down(&self, change: &Change) -> anyhow::Result<u8> {
+        let (machine, state) = observe::machine().await?;
+        let host = self.host(&state)?;
+        let diff = network::down(self.plan, host, &state).map_err(Failure::from)?;
+        let (status, _) = self.carry_out(&diff, change, &machine).await?;
+        if status == DONE && !diff.steps.is_empty() {
+            self.look_again(|state| network::down(self.plan, host, state))
+                .await?;
+        }
+        Ok(status)
+    }
+
+    /// `homelab env-up`; returns the exit status.
+    ///
+    /// # Errors
+    /// Everything that stands in the way or goes wrong.
+    pub async fn env_up(&self, options: &Environment) -> anyhow::Result<u8> {
+        let name = self.env_name(options)?;
+        let env = self.env(&name)?;
+        let (machine, mut state) = observe::machine().await?;
+        let host = self.host(&state)?;
+        let selection = self.selection(env, host, options);
+        check_services(&selection)?;
+        let mut services: Vec<Service> =
+            selection.with_dependencies().into_iter().cloned().collect();
+        if let Err(problems) = observe::environments(&mut services) {
+            let problems = problem::in_order(problems);
+            self.report
+                .problems(&problems, &self.file.text, &self.file.shown());
+            return Ok(USAGE);
+        }
+        diff::preflight::engine(&state).map_err(Failure::from)?;
+        let warnings = network::ready(self.plan, host, env, &state).map_err(Failure::from)?;
+        self.report.warnings(&warnings);
+        observe::services(&machine, self.plan, env, &services, &mut state).await?;
+        let diff = containers::up(&selection, &services, &state).map_err(Failure::from)?;
+        let (status, started) = self.carry_out(&diff, &options.change, &machine).await?;
+        Ok(self.settle(&machine, &started, status).await?)
+    }
+
+    /// `homelab env-down`; returns the exit status.
+    ///
+    /// # Errors
+    /// Everything that stands in the way or goes wrong.
+    pub async fn env_down(&self, options: &Environment) -> anyhow::Result<u8> {
+        let name = self.env_name(options)?;
+        let (machine, state) = observe::machine().await?;
+        diff::preflight::engine(&state).map_err(Failure::from)?;
+        let is_there = state
+            .docker
+            .containers
+            .iter()
+            .any(|container| container.service().is_some_and(|(env, _)| env == name));
+        if self.plan.env(&name).is_none() && is_there && options.services.is_empty() {
+            let diff = containers::down_unplanned(&name, &state);
+            return Ok(self.carry_out(&diff, &options.change, &machine).await?.0);
+        }
+        let env = self.env(&name)?;
+        let host = self.host(&state)?;
+        let selection = self.selection(env, host, options);
+        let has_container = |service: &String| {
+            let of = (name.as_str(), service.as_str());
+            let mut containers = state.docker.containers.iter();
+            containers.any(|container| container.service() == Some(of))
+        };
+        if !options.services.iter().all(has_container) {
+            check_services(&selection)?;
+        }
+        let diff = containers::down(&selection, &state);
+        Ok(self.carry_out(&diff, &options.change, &machine).await?.0)
+    }
+
+    /// The host of the plan that this machine is.
+    fn host(&self, state: &State) -> Result<&Host, Failure> {
+        let hosts = || self.plan.hosts.iter().map(|host| host.name.as_str());
+        let Some(name) = &self.global.host else {
+            return self.plan.host_at(&state.own_addresses()).ok_or_else(|| {
+                let addresses: Vec<String> = self
+                    .plan
+                    .hosts
+                    .iter()
+                    .map(|host| format!("{} ({})", host.address, host.name))
+                    .collect();
+                Failure::new(
+                    format!(
+                        "this machine is no host of the plan: it has none of the addresses {}",
+                        addresses.join(", ")
+                    ),
+                    "run homelab on one of these hosts, or correct `[hosts]`; `ip addr` shows this machine's addresses",
+                )
+            });
+        };
+        self.plan.host(name).ok_or_else(|| {
+            Failure::usage(
+                format!("the plan has no host `{name}`"),
+                guess(name, hosts(), "hosts"),
+            )
+        })
+    }
+
+    fn env_name(&self, options: &Environment) -> Result<String, Failure> {
+        let name = options
+            .env
+            .clone()
+            .or_else(|| self.plan.default_env.clone());
+        name.ok_or_else(|| {
+            Failure::usage(
+                "no environment was given, and the file has no `default_env`",
+                guess(
+                    "",
+                    self.plan.envs.iter().map(|env| env.name.as_str()),
+                    "environments",
+                ),
+            )
+        })
+    }
+
+    fn env(&self, name: &str) -> Result<&Env, Failure> {
+        let known = self.plan.envs.iter().map(|env| env.name.as_str());
+        self.plan.env(name).ok_or_else(|| {
+            Failure::usage(
+                format!("the plan has no environment `{name}`"),
+                guess(name, known, "environments"),
+            )
+        })
+    }
+
+    fn selection<'a>(
+        &'a self,
+        env: &'a Env,
+        host: &'a Host,
+        options: &'a Environment,
+    ) -> Selection<'a> {
+        Selection {
+            plan: self.plan,
+            env,
+            host: &host.name,
+            named: &options.services,
+            remove_orphans: options.remove_orphans,
+        }
+    }
+
+    /// Prints the steps or carries them out; returns the exit status and the containers that were started.
+    async fn carry_out(
+        &self,
+        diff: &Diff,
+        change: &Change,
+        machine: &Machine,
+    ) -> Result<(u8, Vec<String>), Failure> {
+        self.report.warnings(&diff.warnings);
+        if change.dry_run {
+            self.report.dry_run(diff);
+            let status = if diff.steps.is_empty() {
+                DONE
+            } else {
+                DIFFERENT
+            };
+            return Ok((status, Vec::new()));
+        }
+        let mut started = Vec::new();
+        let result = apply::apply(&diff.steps, machine, |step, elapsed| {
+            self.report.done(step, elapsed);
+            if let Action::StartContainer { name } = &step.action {
+                started.push(name.clone());
+            }
+        })
+        .await;
+        if let Err(failure) = result {
+            // Who was started in vain is told as well.
+            self.settle(machine, &started, FAILED).await?;
+            return Err(failure);
+        }
+        self.report.finished(diff.steps.len(), self.begun.elapsed());
+        Ok((DONE, started))
+    }
+
+    /// After all steps nothing may be left to do.
+    async fn look_again(
+        &self,
+        diff: impl Fn(&State) -> Result<Diff, Vec<Blocker>>,
+    ) -> Result<(), Failure> {
+        let (_, state) = observe::machine().await?;
+        let left = diff(&state)?;
+        if left.steps.is_empty() {
+            return Ok(());
+        }
+        let left: Vec<Blocker> = left
+            .steps
+            .iter()
+            .map(|step| {
+                let words = step.action.words();
+                Blocker::new(
+                    format!(
+                        "{} {} is not as planned although it was just made so: {}",
+                        words.kind, words.name, step.cause
+                    ),
+                    "something else on this machine changes it, such as a network manager",
+                )
+            })
+            .collect();
+        Err(left.into())
+    }
+
+    /// Whether the containers that were started still live a moment later.
+    async fn settle(
+        &self,
+        machine: &Machine,
+        started: &[String],
+        status: u8,
+    ) -> Result<u8, Failure> {
+        let Some(engine) = machine.engine.as_ref().filter(|_| !started.is_empty()) else {
+            return Ok(status);
+        };
+        tokio::time::sleep(SETTLING).await;
+        let deaths = started.iter().map(|name| engine.death(name));
+        let deaths = futures_util::future::try_join_all(deaths).await?;
+        let deaths: Vec<_> = deaths.into_iter().flatten().collect();
+        self.report.deaths(&deaths);
+        Ok(if deaths.is_empty() { status } else { FAILED })
+    }
+}
+
+fn guess<'a>(name: &str, known: impl Iterator<Item = &'a str> + Clone, kind: &str) -> String {
+    if let Some(near) = nearest(name, known.clone()) {
+        format!("did you mean `{near}`?")
+    } else {
+        let known: Vec<String> = known.map(|name| format!("`{name}`")).collect();
+        format!("the {kind} are {}", known.join(", "))
+    }
+}
+
+/// Whether every service that was named can run here.
+fn check_services(selection: &Selection) -> Result<(), Failure> {
+    let (env, host) = (selection.env, selection.host);
+    let mut wrong = Vec::new();
+    for name in selection.named {
+        let known = env.services.iter().map(|service| service.name.as_str());
+        match env.services.iter().find(|service| service.name == *name) {
+            None => wrong.push(Blocker::new(
+                format!("environment `{}` has no service `{name}`", env.name),
+                guess(name, known, "services"),
+            )),
+            Some(service) if service.host != host => wrong.push(Blocker::new(
+                format!(
+                    "service `{name}` runs on host `{}`, and this is `{host}`",
+                    service.host
+                ),
+                format!("run the command on `{}`", service.host),
+            )),
+            Some(_) => {}
+        }
+    }
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    Err(Failure {
+        status: USAGE,
+        blockers: wrong,
+    })
+}

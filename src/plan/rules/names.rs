@@ -1,0 +1,142 @@
+//! Rules of names: that they fit, that they differ, that what they name exists.
+
+use crate::config::{Address, Text};
+use crate::plan::draft::{Draft, DraftEnv, DraftService};
+use crate::plan::service::is_dns_label;
+use crate::plan::{LINK_NAME_BYTES, PARENT_LINK_PREFIX, Problems};
+use crate::problem::{Problem, Span, nearest};
+use std::collections::BTreeMap;
+
+pub(super) fn names_fit(draft: &Draft, problems: &mut Problems) {
+    let mut links: Vec<&Text> = vec![&draft.shim_name];
+    links.extend(draft.hosts.iter().filter_map(|host| host.parent.as_ref()));
+    for name in links {
+        let text = name.get_ref();
+        // dev_valid_name() of the kernel.
+        let fits = (1..=LINK_NAME_BYTES).contains(&text.len())
+            && !text.contains(|c: char| c == '/' || c == ':' || c.is_whitespace())
+            && text != "."
+            && text != "..";
+        if !fits {
+            problems.push(
+                Problem::error(
+                    name.span(),
+                    format!("`{text}` cannot be the name of a link"),
+                )
+                .hint(format!(
+                    "links have 1 to {LINK_NAME_BYTES} bytes, without spaces, `/` and `:`"
+                )),
+            );
+        }
+    }
+    let shim = draft.shim_name.get_ref();
+    for host in &draft.hosts {
+        if let Some(parent) = host.parent.as_ref().filter(|p| p.get_ref() == shim) {
+            problems.push(
+                Problem::error(
+                    parent.span(),
+                    format!("`{shim}` is the parent and the shim at once"),
+                )
+                .hint("the parent is the interface that is there already, like `eth0`"),
+            );
+        }
+        label_fits("host", &host.name, 63, "", problems);
+    }
+    let most = LINK_NAME_BYTES - PARENT_LINK_PREFIX.len();
+    for env in &draft.envs {
+        let why = format!(
+            "; the link `{PARENT_LINK_PREFIX}{}` has at most {LINK_NAME_BYTES} bytes",
+            env.name.get_ref()
+        );
+        label_fits("environment", &env.name, most, &why, problems);
+    }
+    for service in &draft.config.services {
+        label_fits("service", &service.name, 63, "", problems);
+    }
+    container_names_differ(draft, problems);
+}
+
+fn label_fits(kind: &str, name: &Text, most: usize, why: &str, problems: &mut Problems) {
+    let text = name.get_ref();
+    if is_dns_label(text) && text.len() <= most {
+        return;
+    }
+    problems.push(
+        Problem::error(name.span(), format!("`{text}` cannot be the name of {} {kind}", article(kind))).hint(
+            format!(
+                "names are DNS labels: 1 to {most} of `a` to `z`, `0` to `9` and `-`, no `-` at the ends{}",
+                if text.len() > most { why } else { "" }
+            ),
+        ),
+    );
+}
+
+fn article(kind: &str) -> &'static str {
+    if kind.starts_with('e') { "an" } else { "a" }
+}
+
+/// `a-b` in `c` and `a` in `b-c` would both be the container `a-b-c`.
+fn container_names_differ(draft: &Draft, problems: &mut Problems) {
+    let mut seen: BTreeMap<String, (&DraftService, &DraftEnv)> = BTreeMap::new();
+    for env in &draft.envs {
+        for service in &env.services {
+            let container = format!("{}-{}", service.name.get_ref(), env.name.get_ref());
+            if let Some((other, other_env)) = seen.insert(container.clone(), (service, env)) {
+                problems.push(
+                    Problem::error(
+                        service.name.span(),
+                        format!(
+                            "services `{}` in `{}` and `{}` in `{}` would share the container name `{container}`",
+                            other.name.get_ref(),
+                            other_env.name.get_ref(),
+                            service.name.get_ref(),
+                            env.name.get_ref()
+                        ),
+                    )
+                    .hint("rename one of the services"),
+                );
+            }
+        }
+    }
+}
+
+pub(super) fn names_of_environments_exist(draft: &Draft, problems: &mut Problems) {
+    let known = || draft.envs.iter().map(|env| env.name.get_ref().as_str());
+    let mut names: Vec<(&Text, String)> = Vec::new();
+    if let Some(name) = &draft.config.default_env {
+        names.push((name, "`default_env`".to_owned()));
+    }
+    for service in &draft.config.services {
+        if let Some(Address::PerEnv(pairs)) = &service.address {
+            let what = format!("service `{}`", service.name.get_ref());
+            names.extend(pairs.iter().map(|(env, _)| (env, what.clone())));
+        }
+    }
+    for (name, what) in names {
+        let text = name.get_ref();
+        if !known().any(|env| env == text) {
+            problems.push(not_there(
+                name.span(),
+                format!("{what} names environment `{text}`, which does not exist"),
+                text,
+                &known().collect::<Vec<_>>(),
+                "environments",
+            ));
+        }
+    }
+}
+
+pub(super) fn not_there(
+    span: Span,
+    what: String,
+    name: &str,
+    known: &[&str],
+    kind: &str,
+) -> Problem {
+    let problem = Problem::error(span, what);
+    match nearest(name, known.iter().copied()) {
+        Some(near) => problem.hint(format!("did you mean `{near}`?")),
+        None if known.is_empty() => problem,
+        None => problem.hint(format!("the {kind} are `{}`", known.join("`, `"))),
+    }
+}

@@ -1,0 +1,216 @@
+//! Rules of services: where they run, which addresses they have, whom they wait for.
+
+use super::env_ranges;
+use super::names::not_there;
+use crate::config::Text;
+use crate::plan::Problems;
+use crate::plan::draft::{Draft, DraftService};
+use crate::problem::{Problem, Span};
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+pub(super) fn one_host_is_primary(draft: &Draft, problems: &mut Problems) {
+    let mut primaries = draft.hosts.iter().filter(|host| host.primary.is_some());
+    let first = primaries.next();
+    if let Some(first) = first {
+        for host in primaries {
+            problems.push(
+                Problem::error(
+                    host.primary.clone().unwrap_or_default(),
+                    format!(
+                        "hosts `{}` and `{}` are both primary",
+                        first.name.get_ref(),
+                        host.name.get_ref()
+                    ),
+                )
+                .context(first.primary.clone().unwrap_or_default(), "the first one")
+                .hint("services without a `host` run on the primary one; there is one"),
+            );
+        }
+        return;
+    }
+    if draft
+        .config
+        .unreadable
+        .iter()
+        .any(|path| path.ends_with(".primary"))
+    {
+        return;
+    }
+    let homeless = draft
+        .envs
+        .iter()
+        .flat_map(|env| &env.services)
+        .filter(|service| service.host.is_none());
+    for service in homeless {
+        problems.push(
+            Problem::error(
+                service.name.span(),
+                format!(
+                    "service `{}` names no host, and no host is primary",
+                    service.name.get_ref()
+                ),
+            )
+            .hint("set `primary = true` in the table of one host, or give the service a `host`"),
+        );
+    }
+}
+
+pub(super) fn hosts_of_services_exist(draft: &Draft, problems: &mut Problems) {
+    let known: Vec<&str> = draft
+        .hosts
+        .iter()
+        .map(|host| host.name.get_ref().as_str())
+        .collect();
+    for service in draft.envs.iter().flat_map(|env| &env.services) {
+        let Some(host) = &service.keys.host else {
+            continue;
+        };
+        if !known.contains(&host.get_ref().as_str()) {
+            problems.push(not_there(
+                host.span(),
+                format!(
+                    "service `{}` runs on host `{}`, which does not exist",
+                    service.name.get_ref(),
+                    host.get_ref()
+                ),
+                host.get_ref(),
+                &known,
+                "hosts",
+            ));
+        }
+    }
+}
+
+pub(super) fn service_addresses_are_their_environments(draft: &Draft, problems: &mut Problems) {
+    for (env, range, span) in env_ranges(draft) {
+        for service in &env.services {
+            let Some(address) = &service.address else {
+                continue;
+            };
+            if !range.contains(*address.get_ref()) {
+                problems.push(
+                    Problem::error(
+                        address.span(),
+                        format!(
+                            "`{}` of service `{}` is outside the range of environment `{}`",
+                            address.get_ref(),
+                            service.name.get_ref(),
+                            env.name.get_ref()
+                        ),
+                    )
+                    .label(format!("not in {range}"))
+                    .context(span.clone(), "the range"),
+                );
+            }
+        }
+    }
+}
+
+pub(super) fn service_addresses_are_their_own(draft: &Draft, problems: &mut Problems) {
+    let mut seen: BTreeMap<Ipv4Addr, (Span, String)> = BTreeMap::new();
+    for host in &draft.hosts {
+        if let Some(address) = &host.address {
+            let what = format!("host `{}`", host.name.get_ref());
+            seen.insert(*address.get_ref(), (address.span(), what));
+        }
+    }
+    for env in &draft.envs {
+        for service in &env.services {
+            let Some(address) = &service.address else {
+                continue;
+            };
+            let name = service.name.get_ref();
+            if let Some((place, owner)) = seen.get(address.get_ref()) {
+                problems.push(
+                    Problem::error(
+                        address.span(),
+                        format!(
+                            "`{}` of service `{name}` is the address of {owner}",
+                            address.get_ref()
+                        ),
+                    )
+                    .context(place.clone(), format!("{owner} has it"))
+                    .hint("choose an address that nothing else has"),
+                );
+            } else {
+                let what = format!("service `{name}`");
+                seen.insert(*address.get_ref(), (address.span(), what));
+            }
+        }
+    }
+}
+
+pub(super) fn dependencies(service: &DraftService) -> &[Text] {
+    service.keys.depends_on.as_deref().unwrap_or_default()
+}
+
+pub(super) fn dependencies_exist(draft: &Draft, problems: &mut Problems) {
+    for env in &draft.envs {
+        let known: Vec<&str> = env
+            .services
+            .iter()
+            .map(|service| service.name.get_ref().as_str())
+            .collect();
+        for service in &env.services {
+            for dependency in dependencies(service) {
+                let name = dependency.get_ref();
+                if known.contains(&name.as_str()) {
+                    continue;
+                }
+                let (service, env_name) = (service.name.get_ref(), env.name.get_ref());
+                problems.push(if env.disabled.contains(name) {
+                    let what = format!(
+                        "service `{service}` depends on `{name}`, which is not enabled in environment `{env_name}`"
+                    );
+                    Problem::error(dependency.span(), what).hint(format!(
+                        "enable `{name}` there, or give `{service}` another `depends_on` in `[env.{env_name}.services.{service}]`"
+                    ))
+                } else {
+                    let what =
+                        format!("service `{service}` depends on `{name}`, which does not exist");
+                    not_there(dependency.span(), what, name, &known, "services")
+                });
+            }
+        }
+    }
+}
+
+pub(super) fn dependencies_have_an_order(draft: &Draft, problems: &mut Problems) {
+    for env in &draft.envs {
+        let mut waiting: Vec<&DraftService> = env.services.iter().collect();
+        // Take away whoever waits for nobody until nobody is left; those who stay wait for each other.
+        loop {
+            let before = waiting.len();
+            let names: Vec<String> = waiting.iter().map(|s| s.name.get_ref().clone()).collect();
+            waiting.retain(|service| {
+                dependencies(service)
+                    .iter()
+                    .any(|dependency| names.contains(dependency.get_ref()))
+            });
+            if waiting.len() == before {
+                break;
+            }
+        }
+        let names: Vec<&str> = waiting.iter().map(|s| s.name.get_ref().as_str()).collect();
+        let circle = waiting.iter().find_map(|service| {
+            let dependency = dependencies(service)
+                .iter()
+                .find(|d| names.contains(&d.get_ref().as_str()))?;
+            Some((service, dependency))
+        });
+        if let Some((service, dependency)) = circle {
+            problems.push(
+                Problem::error(
+                    dependency.span(),
+                    format!(
+                        "service `{}` waits for itself: `{}` depend on each other in a circle",
+                        service.name.get_ref(),
+                        names.join("`, `")
+                    ),
+                )
+                .hint("take one `depends_on` away"),
+            );
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! What is allowed, but should be known.
+
+use super::services::dependencies;
+use super::{env_ranges, machine_addresses};
+use crate::plan::draft::Draft;
+use crate::plan::{Problems, pool};
+use crate::problem::Problem;
+
+pub(super) fn hosts_in_dhcp(draft: &Draft, problems: &mut Problems) {
+    let Some(dhcp) = &draft.dhcp else { return };
+    for (address, what) in machine_addresses(draft) {
+        if what != "the gateway" && dhcp.get_ref().contains(*address.get_ref()) {
+            problems.push(
+                Problem::warning(
+                    address.span(),
+                    format!("`{}`, {what}, is inside the DHCP range", address.get_ref()),
+                )
+                .context(dhcp.span(), "the router hands these out")
+                .hint("reserve it in the router, so that nobody else gets it"),
+            );
+        }
+    }
+}
+
+pub(super) fn hosts_in_environments(draft: &Draft, problems: &mut Problems) {
+    for (env, range, span) in env_ranges(draft) {
+        for host in &draft.hosts {
+            if let Some(address) = &host.address
+                && range.contains(*address.get_ref())
+            {
+                problems.push(
+                    Problem::warning(
+                        address.span(),
+                        format!(
+                            "`{}`, host `{}`, is inside the range of environment `{}`",
+                            address.get_ref(),
+                            host.name.get_ref(),
+                            env.name.get_ref()
+                        ),
+                    )
+                    .context(span.clone(), "the range")
+                    .hint(
+                        "it is kept from containers; an address outside the range would be clearer",
+                    ),
+                );
+            }
+        }
+    }
+}
+
+pub(super) fn dependencies_on_other_hosts(draft: &Draft, problems: &mut Problems) {
+    for env in &draft.envs {
+        for service in &env.services {
+            for dependency in dependencies(service) {
+                let other = env
+                    .services
+                    .iter()
+                    .find(|other| other.name.get_ref() == dependency.get_ref());
+                if let Some(other) = other
+                    && let (Some(here), Some(there)) = (&service.host, &other.host)
+                    && here != there
+                {
+                    problems.push(
+                        Problem::warning(
+                            dependency.span(),
+                            format!(
+                                "service `{}` depends on `{}`, which runs on host `{there}`",
+                                service.name.get_ref(),
+                                dependency.get_ref()
+                            ),
+                        )
+                        .hint(format!(
+                            "hosts do not wait for each other; start `{there}` first"
+                        )),
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// Containers take the whole pool for on-link, so a pool that reaches public addresses hides those from them.
+pub(super) fn pools_beyond_private_addresses(draft: &Draft, problems: &mut Problems) {
+    let Some(net) = draft.subnet.as_ref().map(|subnet| *subnet.get_ref()) else {
+        return;
+    };
+    if !net.network().is_private() {
+        return;
+    }
+    for (index, (env, _, span)) in env_ranges(draft).enumerate() {
+        let Some(pool) = u8::try_from(index).ok().and_then(|step| pool(net, step)) else {
+            continue;
+        };
+        if !pool.network().is_private() || !pool.broadcast().is_private() {
+            problems.push(
+                Problem::warning(
+                    span,
+                    format!(
+                        "containers of environment `{}` will take all of {pool} for their LAN, public addresses too",
+                        env.name.get_ref()
+                    ),
+                )
+                .hint("each further environment needs a pool one bit wider; a smaller subnet keeps it private"),
+            );
+        }
+    }
+}
