@@ -13,6 +13,9 @@ use crate::report::Report;
 use crate::state::State;
 use std::time::{Duration, Instant};
 
+/// How often the network is made as planned before homelab gives up on it.
+const ROUNDS: usize = 3;
+
 /// How long a container that was just started must live to count as started.
 const SETTLING: Duration = Duration::from_millis(500);
 
@@ -35,19 +38,68 @@ impl Home<'_> {
     ///
     /// # Errors
     /// Everything that stands in the way or goes wrong.
-    pub async fn network_up(&self, change: &Change) -> anyhow::Result<u8> {
+    pub async fn network_up(&self, change: &Change) -> Result<u8, Failure> {
         let (machine, state) = observe::machine().await?;
         let host = self.host(&state)?;
-        let diff = network::up(self.plan, host, &state).map_err(Failure::from)?;
+        let diff = network::up(self.plan, host, &state)?;
         if !change.dry_run {
             self.check_shim_is_free(host, &diff, &machine).await?;
         }
-        let (status, _) = self.carry_out(&diff, change, &machine).await?;
-        if status == DONE && !diff.steps.is_empty() {
-            self.look_again(|state| network::up(self.plan, host, state))
-                .await?;
+        let again = |state: &State| network::up(self.plan, host, state);
+        self.converge(change, diff, &machine, again).await
+    }
+
+    /// `homelab network-down`; returns the exit status.
+    ///
+    /// # Errors
+    /// Everything that stands in the way or goes wrong.
+    pub async fn network_down(&self, change: &Change) -> Result<u8, Failure> {
+        let (machine, state) = observe::machine().await?;
+        let host = self.host(&state)?;
+        let diff = network::down(self.plan, host, &state)?;
+        let again = |state: &State| network::down(self.plan, host, state);
+        self.converge(change, diff, &machine, again).await
+    }
+
+    /// Carries the steps out and looks again until nothing is left to do: the Engine may still be at a request of a run
+    /// that was killed, and something else may change what was just made.
+    async fn converge(
+        &self,
+        change: &Change,
+        first: Diff,
+        machine: &Machine,
+        again: impl Fn(&State) -> Result<Diff, Vec<Blocker>>,
+    ) -> Result<u8, Failure> {
+        self.report.warnings(&first.warnings);
+        if change.dry_run {
+            return Ok(self.dry_run(&first));
         }
-        Ok(status)
+        let (mut diff, mut steps) = (first, 0);
+        for _ in 0..ROUNDS {
+            if diff.steps.is_empty() {
+                self.report.finished(steps, self.begun.elapsed());
+                return Ok(DONE);
+            }
+            self.apply(&diff, machine).await.0?;
+            steps += diff.steps.len();
+            diff = again(&observe::machine().await?.1)?;
+        }
+        let left = diff.steps.iter().map(|step| {
+            let words = step.action.words();
+            Blocker::new(
+                format!(
+                    "{} {} is not as planned although it was just made so: {}",
+                    words.kind, words.name, step.cause
+                ),
+                "something else on this machine changes it, such as a network manager",
+            )
+        });
+        let left: Vec<Blocker> = left.collect();
+        if left.is_empty() {
+            self.report.finished(steps, self.begun.elapsed());
+            return Ok(DONE);
+        }
+        Err(left.into())
     }
 
     /// Whether another machine has the address of a shim that is about to be made: two that answer for one address break
@@ -79,27 +131,11 @@ impl Home<'_> {
         ))
     }
 
-    /// `homelab network-down`; returns the exit status.
-    ///
-    /// # Errors
-    /// Everything that stands in the way or goes wrong.
-    pub async fn network_down(&self, change: &Change) -> anyhow::Result<u8> {
-        let (machine, state) = observe::machine().await?;
-        let host = self.host(&state)?;
-        let diff = network::down(self.plan, host, &state).map_err(Failure::from)?;
-        let (status, _) = self.carry_out(&diff, change, &machine).await?;
-        if status == DONE && !diff.steps.is_empty() {
-            self.look_again(|state| network::down(self.plan, host, state))
-                .await?;
-        }
-        Ok(status)
-    }
-
     /// `homelab env-up`; returns the exit status.
     ///
     /// # Errors
     /// Everything that stands in the way or goes wrong.
-    pub async fn env_up(&self, options: &Environment) -> anyhow::Result<u8> {
+    pub async fn env_up(&self, options: &Environment) -> Result<u8, Failure> {
         let name = self.env_name(options)?;
         let env = self.env(&name)?;
         let (machine, mut state) = observe::machine().await?;
@@ -114,23 +150,22 @@ impl Home<'_> {
                 .problems(&problems, &self.file.text, &self.file.shown());
             return Ok(USAGE);
         }
-        diff::preflight::engine(&state).map_err(Failure::from)?;
-        let warnings = network::ready(self.plan, host, env, &state).map_err(Failure::from)?;
+        diff::preflight::engine(&state)?;
+        let warnings = network::ready(self.plan, host, env, &state)?;
         self.report.warnings(&warnings);
         observe::services(&machine, self.plan, env, &services, &mut state).await?;
-        let diff = containers::up(&selection, &services, &state).map_err(Failure::from)?;
-        let (status, started) = self.carry_out(&diff, &options.change, &machine).await?;
-        Ok(self.settle(&machine, &started, status).await?)
+        let diff = containers::up(&selection, &services, &state)?;
+        self.carry_out(&diff, &options.change, &machine).await
     }
 
     /// `homelab env-down`; returns the exit status.
     ///
     /// # Errors
     /// Everything that stands in the way or goes wrong.
-    pub async fn env_down(&self, options: &Environment) -> anyhow::Result<u8> {
+    pub async fn env_down(&self, options: &Environment) -> Result<u8, Failure> {
         let name = self.env_name(options)?;
         let (machine, state) = observe::machine().await?;
-        diff::preflight::engine(&state).map_err(Failure::from)?;
+        diff::preflight::engine(&state)?;
         let is_there = state
             .docker
             .containers
@@ -138,7 +173,7 @@ impl Home<'_> {
             .any(|container| container.service().is_some_and(|(env, _)| env == name));
         if self.plan.env(&name).is_none() && is_there && options.services.is_empty() {
             let diff = containers::down_unplanned(&name, &state);
-            return Ok(self.carry_out(&diff, &options.change, &machine).await?.0);
+            return self.carry_out(&diff, &options.change, &machine).await;
         }
         let env = self.env(&name)?;
         let host = self.host(&state)?;
@@ -152,7 +187,7 @@ impl Home<'_> {
             check_services(&selection)?;
         }
         let diff = containers::down(&selection, &state);
-        Ok(self.carry_out(&diff, &options.change, &machine).await?.0)
+        self.carry_out(&diff, &options.change, &machine).await
     }
 
     /// The host of the plan that this machine is.
@@ -225,23 +260,17 @@ impl Home<'_> {
         }
     }
 
-    /// Prints the steps or carries them out; returns the exit status and the containers that were started.
-    async fn carry_out(
-        &self,
-        diff: &Diff,
-        change: &Change,
-        machine: &Machine,
-    ) -> Result<(u8, Vec<String>), Failure> {
-        self.report.warnings(&diff.warnings);
-        if change.dry_run {
-            self.report.dry_run(diff);
-            let status = if diff.steps.is_empty() {
-                DONE
-            } else {
-                DIFFERENT
-            };
-            return Ok((status, Vec::new()));
+    fn dry_run(&self, diff: &Diff) -> u8 {
+        self.report.dry_run(diff);
+        if diff.steps.is_empty() {
+            DONE
+        } else {
+            DIFFERENT
         }
+    }
+
+    /// Carries the steps out; also returns the containers that were started.
+    async fn apply(&self, diff: &Diff, machine: &Machine) -> (Result<(), Failure>, Vec<String>) {
         let mut started = Vec::new();
         let result = apply::apply(&diff.steps, machine, |step, elapsed| {
             self.report.done(step, elapsed);
@@ -250,58 +279,42 @@ impl Home<'_> {
             }
         })
         .await;
-        if let Err(failure) = result {
-            // Who was started in vain is told as well.
-            self.settle(machine, &started, FAILED).await?;
-            return Err(failure);
+        (result, started)
+    }
+
+    /// Prints the steps of an environment or carries them out; returns the exit status.
+    async fn carry_out(
+        &self,
+        diff: &Diff,
+        change: &Change,
+        machine: &Machine,
+    ) -> Result<u8, Failure> {
+        self.report.warnings(&diff.warnings);
+        if change.dry_run {
+            return Ok(self.dry_run(diff));
+        }
+        let (result, started) = self.apply(diff, machine).await;
+        // Who was started in vain is told even when something else failed.
+        let all_live = self.settle(machine, &started).await?;
+        result?;
+        if !all_live {
+            return Ok(FAILED);
         }
         self.report.finished(diff.steps.len(), self.begun.elapsed());
-        Ok((DONE, started))
+        Ok(DONE)
     }
 
-    /// After all steps nothing may be left to do.
-    async fn look_again(
-        &self,
-        diff: impl Fn(&State) -> Result<Diff, Vec<Blocker>>,
-    ) -> Result<(), Failure> {
-        let (_, state) = observe::machine().await?;
-        let left = diff(&state)?;
-        if left.steps.is_empty() {
-            return Ok(());
-        }
-        let left: Vec<Blocker> = left
-            .steps
-            .iter()
-            .map(|step| {
-                let words = step.action.words();
-                Blocker::new(
-                    format!(
-                        "{} {} is not as planned although it was just made so: {}",
-                        words.kind, words.name, step.cause
-                    ),
-                    "something else on this machine changes it, such as a network manager",
-                )
-            })
-            .collect();
-        Err(left.into())
-    }
-
-    /// Whether the containers that were started still live a moment later.
-    async fn settle(
-        &self,
-        machine: &Machine,
-        started: &[String],
-        status: u8,
-    ) -> Result<u8, Failure> {
+    /// Whether the containers that were started still live a moment later; the others are reported.
+    async fn settle(&self, machine: &Machine, started: &[String]) -> Result<bool, Failure> {
         let Some(engine) = machine.engine.as_ref().filter(|_| !started.is_empty()) else {
-            return Ok(status);
+            return Ok(true);
         };
         tokio::time::sleep(SETTLING).await;
         let deaths = started.iter().map(|name| engine.death(name));
         let deaths = futures_util::future::try_join_all(deaths).await?;
         let deaths: Vec<_> = deaths.into_iter().flatten().collect();
         self.report.deaths(&deaths);
-        Ok(if deaths.is_empty() { status } else { FAILED })
+        Ok(deaths.is_empty())
     }
 }
 

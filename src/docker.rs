@@ -4,14 +4,14 @@ mod convert;
 
 use crate::failure::{Blocker, Failure};
 use crate::plan::{Service, network_name, split_tag};
-use crate::state::{self, Api, LABEL_ENVIRONMENT, Mount};
+use crate::state::{self, Api, LABEL_ENVIRONMENT, LABEL_FINGERPRINT, Mount};
 use bollard::Docker;
 use bollard::errors::Error;
 use bollard::models::{Ipam, IpamConfig, NetworkCreateRequest, VolumeCreateRequest};
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, CreateImageOptionsBuilder, ListContainersOptionsBuilder,
     ListNetworksOptions, ListVolumesOptions, LogsOptionsBuilder, RemoveContainerOptions,
-    StartContainerOptions, StopContainerOptions,
+    StartContainerOptions, StopContainerOptions, WaitContainerOptionsBuilder,
 };
 use futures_util::{StreamExt, TryStreamExt};
 use ipnet::Ipv4Net;
@@ -27,6 +27,9 @@ const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
 
 /// How long the Engine may take for a question. Acts may take as long as they take: a stop waits for its grace period.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long a request of a run that was killed may still be at work in the Engine.
+const CONFLICT: Duration = Duration::from_millis(500);
 
 /// bollard's own limit, in seconds; a day, because it also counts while a container is being stopped.
 const REQUEST_SECONDS: u64 = 24 * 60 * 60;
@@ -187,9 +190,24 @@ impl Engine {
             )])),
             ..NetworkCreateRequest::default()
         };
-        let result = self.client.create_network(request).await;
+        let mut result = self.client.create_network(request.clone()).await;
+        if let Err(Error::DockerResponseServerError { .. }) = &result {
+            // A run that was killed may just be having it made: 409 then, or, on 20.10, an overlap with its pool. Whether
+            // it is as planned is looked at afterwards.
+            tokio::time::sleep(CONFLICT).await;
+            if self.has_own_network(&name).await {
+                return Ok(());
+            }
+            result = self.client.create_network(request).await;
+        }
         let what = format!("make network `{name}`");
         result.map(|_| ()).map_err(|error| refused(&what, &error))
+    }
+
+    async fn has_own_network(&self, name: &str) -> bool {
+        let network = patiently(self.client.inspect_network(name, None)).await;
+        let labels = network.ok().and_then(|network| network.labels);
+        labels.is_some_and(|labels| labels.contains_key(LABEL_ENVIRONMENT))
     }
 
     /// Removes a network by its id.
@@ -258,17 +276,26 @@ impl Engine {
         let name = new.service.container();
         let options = CreateContainerOptionsBuilder::new().name(&name).build();
         let body = convert::container_body(new, self.api);
-        let result = self.client.create_container(Some(options), body).await;
         let what = format!("make container `{name}`");
-        result.map(|_| ()).map_err(|error| match &error {
-            Error::DockerResponseServerError {
+        match self.client.create_container(Some(options), body).await {
+            Ok(_) => Ok(()),
+            Err(Error::DockerResponseServerError {
                 status_code: 409, ..
-            } => Failure::new(
-                format!("cannot {what}: a container of that name was made meanwhile"),
-                "run the command again",
-            ),
-            error => refused(&what, error),
-        })
+            }) => {
+                // A run that was killed may just have made the same one.
+                let found = patiently(self.client.inspect_container(&name, None)).await;
+                let labels = found.ok().and_then(|found| found.config?.labels);
+                let made_from = labels.and_then(|mut labels| labels.remove(LABEL_FINGERPRINT));
+                if made_from == Some(new.service.fingerprint()) {
+                    return Ok(());
+                }
+                Err(Failure::new(
+                    format!("cannot {what}: another container of that name was made meanwhile"),
+                    "run the command again",
+                ))
+            }
+            Err(error) => Err(refused(&what, &error)),
+        }
     }
 
     /// Starts a container.
@@ -315,7 +342,20 @@ impl Engine {
             .client
             .remove_container(name, None::<RemoveContainerOptions>)
             .await;
-        unless_gone(result, &format!("remove container `{name}`"))
+        match result {
+            // Somebody else is at it, such as a run that was killed: it is done when it is done.
+            Err(Error::DockerResponseServerError {
+                status_code: 409,
+                message,
+            }) if message.contains("already in progress") => {
+                let removed = WaitContainerOptionsBuilder::new()
+                    .condition("removed")
+                    .build();
+                let _ = self.client.wait_container(name, Some(removed)).next().await;
+                Ok(())
+            }
+            result => unless_gone(result, &format!("remove container `{name}`")),
+        }
     }
 
     /// How a container that was just started ended, if it did. Ending with status 0 is no death, unless the Engine keeps

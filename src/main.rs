@@ -79,7 +79,7 @@ fn run(cli: &Cli, report: Report) -> anyhow::Result<u8> {
         .enable_all()
         .build()
         .context("the kernel gives no event queue")?;
-    runtime.block_on(async {
+    let status = runtime.block_on(async {
         match &cli.command {
             Command::Check => Ok(DONE),
             Command::NetworkUp(change) => home.network_up(change).await,
@@ -87,5 +87,6 @@ fn run(cli: &Cli, report: Report) -> anyhow::Result<u8> {
             Command::EnvUp(environment) => home.env_up(environment).await,
             Command::EnvDown(environment) => home.env_down(environment).await,
         }
-    })
+    })?;
+    Ok(status)
 }

@@ -31,6 +31,7 @@ const ARP_PATIENCE: Duration = Duration::from_millis(1300);
 /// errno(3) of the refusals that have a sentence of their own.
 mod errno {
     pub(super) const PERM: i32 = 1;
+    pub(super) const SRCH: i32 = 3;
     pub(super) const BUSY: i32 = 16;
     pub(super) const EXIST: i32 = 17;
     pub(super) const NODEV: i32 = 19;
@@ -185,15 +186,19 @@ impl Netlink {
         }
     }
 
-    /// Removes a link.
+    /// Removes a link. One that is gone is no failure: a run that was killed may just have done it.
     ///
     /// # Errors
-    /// When it is gone already, or homelab may not.
+    /// When homelab may not.
     pub async fn delete_link(&self, name: &str) -> Result<(), Failure> {
-        let index = self.index(name).await?;
         let what = format!("remove link `{name}`");
-        let result = answer(self.handle.link().del(index).execute()).await;
-        result.map_err(|number| refusal(number, &what))
+        let Some(index) = self.find(name).await? else {
+            return Ok(());
+        };
+        match answer(self.handle.link().del(index).execute()).await {
+            Ok(()) | Err(errno::NODEV) => Ok(()),
+            Err(number) => Err(refusal(number, &what)),
+        }
     }
 
     /// Writes the alias of a link.
@@ -263,15 +268,17 @@ impl Netlink {
         })
     }
 
-    /// Removes a route.
+    /// Removes a route. One that is gone is no failure.
     ///
     /// # Errors
-    /// When it is gone already, or homelab may not.
+    /// When the link is gone, or homelab may not.
     pub async fn delete_route(&self, route: &Route) -> Result<(), Failure> {
         let what = format!("remove the route to {}", route.destination);
         let message = self.route_message(route).await?;
-        let result = answer(self.handle.route().del(message).execute()).await;
-        result.map_err(|number| refusal(number, &what))
+        match answer(self.handle.route().del(message).execute()).await {
+            Ok(()) | Err(errno::SRCH) => Ok(()),
+            Err(number) => Err(refusal(number, &what)),
+        }
     }
 
     async fn route_message(
@@ -370,16 +377,21 @@ impl Netlink {
     }
 
     async fn index(&self, name: &str) -> Result<u32, Failure> {
-        let what = format!("find link `{name}`");
-        let mut links = self.handle.link().get().match_name(name).execute();
-        let first = answer(links.try_next()).await;
-        match first {
-            Ok(Some(message)) => Ok(message.header.index),
-            Ok(None) | Err(errno::NODEV) => Err(Failure::new(
+        self.find(name).await?.ok_or_else(|| {
+            Failure::new(
                 format!("there is no link `{name}`"),
                 "`ip link` lists the links; something else may have removed it meanwhile",
-            )),
-            Err(number) => Err(refusal(number, &what)),
+            )
+        })
+    }
+
+    /// The index of a link, when there is one of that name.
+    async fn find(&self, name: &str) -> Result<Option<u32>, Failure> {
+        let mut links = self.handle.link().get().match_name(name).execute();
+        match answer(links.try_next()).await {
+            Ok(link) => Ok(link.map(|message| message.header.index)),
+            Err(errno::NODEV) => Ok(None),
+            Err(number) => Err(refusal(number, &format!("find link `{name}`"))),
         }
     }
 }

@@ -113,14 +113,15 @@ impl Host {
 pub struct Server {
     /// Its network, which outlives a reboot as a cable does.
     pub host: Host,
+    binary: PathBuf,
     root: PathBuf,
     folder: tempfile::TempDir,
     node: Option<Held>,
 }
 
 impl Server {
-    fn new(host: Host, suite: &str) -> Self {
-        let lab = lab_folder();
+    fn new(host: Host, suite: &str, binary: &Path) -> Self {
+        let lab = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/lab");
         let root = lab.join(suite);
         assert!(
             root.is_dir(),
@@ -133,6 +134,7 @@ impl Server {
             .expect("a folder");
         let mut server = Self {
             host,
+            binary: binary.to_owned(),
             root,
             folder,
             node: None,
@@ -256,13 +258,13 @@ impl Server {
 
     /// Puts the program there. A root with an older libc than this machine's gets this machine's loader and libraries too.
     fn install(&self) {
-        let binary = binary();
-        self.copy(&binary, "/usr/local/bin/homelab");
+        let binary = &self.binary;
+        self.copy(binary, "/usr/local/bin/homelab");
         if self.homelab("--version").status == Some(0) {
             return;
         }
-        self.copy(&binary, "/opt/homelab/homelab");
-        let libraries = Command::new("ldd").arg(&binary).output().expect("ldd runs");
+        self.copy(binary, "/opt/homelab/homelab");
+        let libraries = Command::new("ldd").arg(binary).output().expect("ldd runs");
         let libraries = String::from_utf8_lossy(&libraries.stdout).into_owned();
         let mut loader = String::new();
         for path in libraries
@@ -404,13 +406,14 @@ pub struct Home {
     pub router: Host,
     /// 192.168.1.50.
     pub laptop: Host,
+    binary: PathBuf,
     _page: Held,
     _folder: tempfile::TempDir,
 }
 
 impl Home {
-    /// Router and laptop.
-    pub fn new() -> Self {
+    /// Router and laptop; `binary` is the program under test.
+    pub fn new(binary: &Path) -> Self {
         let router = Host::new();
         router.run("ip link add br0 type bridge");
         router.run("ip link set br0 up");
@@ -429,6 +432,7 @@ impl Home {
         let home = Self {
             router,
             laptop,
+            binary: binary.to_owned(),
             _page: page,
             _folder: folder,
         };
@@ -443,23 +447,8 @@ impl Home {
     pub fn server(&self, suite: &str, port: &str, address: &str) -> Server {
         let host = Host::new();
         host.plug_into(&self.router, port, address);
-        Server::new(host, suite)
+        Server::new(host, suite, &self.binary)
     }
-}
-
-/// The program under test.
-fn binary() -> PathBuf {
-    match std::env::var_os("HOMELAB_BINARY") {
-        Some(path) => PathBuf::from(path),
-        None => option_env!("CARGO_BIN_EXE_homelab")
-            .expect("HOMELAB_BINARY names the program")
-            .into(),
-    }
-}
-
-/// Where the roots are.
-fn lab_folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("target/lab")
 }
 
 /// Asks again and again.

@@ -1,12 +1,48 @@
+//! The main job in a virtual home, with real systemd and real Docker Engines: 20.10 of bookworm, 26.1 of trixie and 28.5 of
+//! sid. `tests/all.sh` makes what these tests need and runs them.
+
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test that cannot go on fails"
+)]
+
+mod addresses;
+mod changes;
+mod faults;
 mod home;
-use home::Home;
-#[test]
-#[ignore]
-fn sid() {
-    let home = Home::new();
-    let pi = home.server("sid", "pi", "192.168.1.204");
-    pi.sh(r#"mkdir -p /etc/docker; echo '{"features":{"containerd-snapshotter":true}}' > /etc/docker/daemon.json; systemctl restart docker"#);
+mod main_job;
+mod refusals;
+mod services;
+
+use home::{Home, Server};
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+/// The plan of these tests.
+const PLAN: &str = include_str!("homelab.toml");
+
+/// One test for each engine.
+macro_rules! on_every_engine {
+    ($($name:ident)*) => {
+        mod engine_20_10 { $(#[test] #[ignore = "needs root and the lab: run tests/all.sh"] fn $name() { super::$name("bookworm"); })* }
+        mod engine_26_1 { $(#[test] #[ignore = "needs root and the lab: run tests/all.sh"] fn $name() { super::$name("trixie"); })* }
+        mod engine_28_5 { $(#[test] #[ignore = "needs root and the lab: run tests/all.sh"] fn $name() { super::$name("sid"); })* }
+    };
+}
+pub(crate) use on_every_engine;
+
+/// A home and its Raspberry Pi, with the plan and the image `lab/web:1` on it.
+fn home_and_pi(suite: &str) -> (Home, Server) {
+    let home = Home::new(Path::new(env!("CARGO_BIN_EXE_homelab")));
+    let pi = home.server(suite, "pi", "192.168.1.204");
     pi.import_image("lab/web:1");
-    pi.write("/etc/homelab/homelab.toml", include_str!("homelab.toml"));
-    println!("{}", pi.sh("docker info | grep -i -A3 storage; exec 2>&1; homelab network-up -v; homelab env-up; homelab env-up --dry-run; docker image inspect lab/web:1 | jq '.[].Id'; docker ps -a --no-trunc --format '{{json .}}'|head -1; curl -s --unix-socket /run/docker.sock http://x/containers/json | jq '.[].ImageID'"));
+    pi.write("/etc/homelab/homelab.toml", PLAN);
+    (home, pi)
+}
+
+/// The address on the LAN with that last byte.
+fn lan(last: u8) -> Ipv4Addr {
+    Ipv4Addr::new(192, 168, 1, last)
 }

@@ -1,0 +1,185 @@
+//! What a changed file, a stopped container or a changed engine leads to.
+
+use crate::{PLAN, home_and_pi, lan, on_every_engine};
+
+on_every_engine!(only_what_changed_is_made_anew orphans_are_reported_and_removed_when_asked_for one_service_at_a_time networks_are_made_anew_when_idle);
+
+fn only_what_changed_is_made_anew(suite: &str) {
+    let (home, pi) = home_and_pi(suite);
+    pi.homelab("network-up").exits(0);
+    pi.homelab("env-up").exits(0);
+    let store = pi.sh("docker inspect -f '{{.Id}} {{.State.StartedAt}}' store-preprod");
+    let unchanged = || pi.sh("docker inspect -f '{{.Id}} {{.State.StartedAt}}' store-preprod");
+
+    pi.write(
+        "/etc/homelab/homelab.toml",
+        &PLAN.replace("echo whoami of", "echo the new whoami of"),
+    );
+    let run = pi.homelab("env-up --dry-run").exits(3);
+    assert!(
+        run.stdout
+            .contains("stop container whoami-preprod (changed: command)"),
+        "{}",
+        run.stdout
+    );
+    pi.homelab("env-up").exits(0);
+    assert_eq!(
+        home.laptop.page(lan(230)).as_deref(),
+        Some("the new whoami of preprod")
+    );
+
+    // A moved address.
+    pi.write(
+        "/etc/homelab/homelab.toml",
+        &PLAN.replace("192.168.1.230", "192.168.1.232"),
+    );
+    pi.homelab("env-up").exits(0);
+    assert_eq!(
+        home.laptop.page(lan(232)).as_deref(),
+        Some("whoami of preprod")
+    );
+    assert_eq!(home.laptop.page(lan(230)), None);
+    assert_eq!(unchanged(), store);
+
+    // A stopped container is started, not made anew.
+    let id = pi.sh("docker inspect -f '{{.Id}}' whoami-preprod");
+    pi.sh("docker stop -t 0 whoami-preprod");
+    let run = pi.homelab("env-up --dry-run").exits(3);
+    assert_eq!(
+        run.stdout,
+        "1 ~ start container whoami-preprod (it does not run)\n"
+    );
+    pi.homelab("env-up").exits(0);
+    assert_eq!(pi.sh("docker inspect -f '{{.Id}}' whoami-preprod"), id);
+
+    // Another image behind the same tag.
+    pi.sh("tar -C /srv/image -c . | docker import -c 'LABEL new=yes' - lab/web:1");
+    let run = pi.homelab("env-up --dry-run").exits(3);
+    assert!(
+        run.stdout.contains("image lab/web:1 is another one now"),
+        "{}",
+        run.stdout
+    );
+    pi.homelab("env-up").exits(0);
+    pi.homelab("env-up").exits(0).says("nothing to do");
+    assert_ne!(unchanged(), store);
+
+    // The engine starts again, and nothing has to be done.
+    pi.sh("systemctl restart docker");
+    pi.homelab("network-up").exits(0).says("nothing to do");
+    pi.homelab("env-up").exits(0).says("nothing to do");
+    assert_eq!(
+        home.laptop.page(lan(232)).as_deref(),
+        Some("whoami of preprod")
+    );
+}
+
+fn orphans_are_reported_and_removed_when_asked_for(suite: &str) {
+    let (_home, pi) = home_and_pi(suite);
+    pi.homelab("network-up").exits(0);
+    pi.homelab("env-up").exits(0);
+    pi.write(
+        "/etc/homelab/homelab.toml",
+        &format!("{PLAN}\n[env.preprod.services.store]\nenabled = false\n"),
+    );
+    pi.homelab("env-up")
+        .exits(0)
+        .says("`store-preprod`")
+        .says("--remove-orphans");
+    pi.sh("docker inspect store-preprod");
+    pi.homelab("env-up --remove-orphans")
+        .exits(0)
+        .says("removed container store-preprod");
+    assert!(pi.try_sh("docker inspect store-preprod").is_err());
+    // What is not ours is no orphan.
+    pi.sh("docker run -d --name guest --network homelab-preprod lab/web:1 sleep 600");
+    pi.homelab("env-down --remove-orphans").exits(0);
+    assert_eq!(pi.sh("docker ps --format '{{.Names}}'"), "guest\n");
+
+    // An environment that the file no longer has can still be taken down.
+    pi.write("/etc/homelab/homelab.toml", PLAN);
+    pi.homelab("env-up --env prod whoami").exits(0);
+    let without = PLAN
+        .replace("[env.prod]", "[env.stage]")
+        .replace("{ prod =", "{ stage =");
+    pi.write("/etc/homelab/homelab.toml", &without);
+    pi.homelab("env-down --env prod")
+        .exits(0)
+        .says("removed container whoami-prod");
+    pi.homelab("env-down --env prod")
+        .exits(2)
+        .says("no environment `prod`");
+}
+
+fn one_service_at_a_time(suite: &str) {
+    let (home, pi) = home_and_pi(suite);
+    pi.homelab("network-up").exits(0);
+    pi.homelab("env-up store")
+        .exits(0)
+        .says("started container whoami-preprod");
+    assert_eq!(
+        home.laptop.page(lan(231)).as_deref(),
+        Some("store of preprod")
+    );
+    let order = pi.sh("docker inspect -f '{{.State.StartedAt}}' whoami-preprod store-preprod");
+    let times: Vec<&str> = order.lines().collect();
+    assert!(
+        times.is_sorted(),
+        "who is depended on starts first: {times:?}"
+    );
+    pi.homelab("env-down whoami").exits(0);
+    assert_eq!(
+        pi.sh("docker ps -a --format '{{.Names}}'"),
+        "store-preprod\n"
+    );
+    pi.homelab("env-up whaomi")
+        .exits(2)
+        .says("no service `whaomi`")
+        .says("did you mean `whoami`?");
+    pi.homelab("env-up jellyfin")
+        .exits(2)
+        .says("runs on host `n100`");
+    pi.homelab("env-up --env prdo")
+        .exits(2)
+        .says("did you mean `prod`?");
+    // Volumes stay, and what is in them.
+    assert_eq!(pi.sh("docker volume ls -q"), "homelab-preprod_pages\n");
+    assert_eq!(
+        pi.sh("docker volume inspect -f '{{index .Labels \"homelab.environment\"}}' homelab-preprod_pages"),
+        "preprod\n"
+    );
+}
+
+fn networks_are_made_anew_when_idle(suite: &str) {
+    let (_home, pi) = home_and_pi(suite);
+    pi.homelab("network-up").exits(0);
+    // The order of the file changes which network would get the exact subnet, and must change nothing.
+    let (head, tail) = PLAN.split_once("[env.prod]").expect("the plan has both");
+    let (prod, rest) = tail.split_once("[env.preprod]").expect("the plan has both");
+    let (preprod, services) = rest
+        .split_once("[services.whoami]")
+        .expect("the plan has services");
+    let swapped =
+        format!("{head}[env.preprod]{preprod}[env.prod]{prod}[services.whoami]{services}");
+    pi.write("/etc/homelab/homelab.toml", &swapped);
+    pi.homelab("network-up").exits(0).says("nothing to do");
+
+    // A service of the other host gets an address that Docker must keep from now on.
+    let more = format!(
+        "{PLAN}\n[services.film]\nimage = \"lab/web:1\"\nhost = \"n100\"\naddress = {{ prod = \"192.168.1.207\" }}\n"
+    );
+    pi.write("/etc/homelab/homelab.toml", &more);
+    pi.homelab("env-up --env prod whoami")
+        .exits(0)
+        .says("it may give out 192.168.1.207");
+    pi.homelab("network-up")
+        .exits(1)
+        .says("it may give out 192.168.1.207")
+        .says("`whoami-prod`");
+    pi.homelab("env-down --env prod").exits(0);
+    pi.homelab("network-up")
+        .exits(0)
+        .says("removed network homelab-prod")
+        .says("created network homelab-prod");
+    pi.homelab("network-up").exits(0).says("nothing to do");
+}

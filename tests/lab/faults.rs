@@ -1,0 +1,135 @@
+//! What happens when homelab is killed, or when something else breaks what it made.
+
+use crate::home::Server;
+use crate::{PLAN, home_and_pi, lan, on_every_engine};
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+
+on_every_engine!(killed_at_any_step_and_run_again what_is_missing_is_put_back containers_that_die_are_reported);
+
+/// Runs homelab and kills it as soon as it has said that so many steps are done.
+fn kill_after(pi: &Server, line: &str, steps: usize) {
+    let mut child = pi
+        .command("homelab")
+        .args(line.split(' '))
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("nsenter runs");
+    let stderr = child.stderr.take().expect("a pipe");
+    let mut lines = BufReader::new(stderr).lines();
+    for _ in 0..steps {
+        let _ = lines.next();
+    }
+    child.kill().expect("it is ours");
+    child.wait().expect("it ends");
+    // The Engine finishes a request although nobody waits for it any more, and nobody types that fast.
+    std::thread::sleep(std::time::Duration::from_millis(300));
+}
+
+fn killed_at_any_step_and_run_again(suite: &str) {
+    let (_home, pi) = home_and_pi(suite);
+    let before = pi.leftovers();
+    for steps in 0..=8 {
+        kill_after(&pi, "network-up", steps);
+        pi.homelab("network-up").exits(0);
+        pi.homelab("network-up --dry-run").exits(0);
+        kill_after(&pi, "network-down", steps / 2);
+        pi.homelab("network-down").exits(0);
+        assert_eq!(pi.leftovers(), before, "killed after {steps} steps");
+    }
+    // Also straight from up to down.
+    for steps in 0..=8 {
+        kill_after(&pi, "network-up", steps);
+        pi.homelab("network-down").exits(0);
+        assert_eq!(pi.leftovers(), before, "killed after {steps} steps");
+    }
+    pi.homelab("network-up").exits(0);
+    for steps in 0..=5 {
+        kill_after(&pi, "env-up", steps);
+        pi.homelab("env-up").exits(0);
+        pi.homelab("env-up --dry-run").exits(0);
+        kill_after(&pi, "env-down", steps);
+        pi.homelab("env-down").exits(0);
+    }
+    pi.homelab("network-down").exits(0);
+    assert_eq!(pi.leftovers(), before);
+}
+
+fn what_is_missing_is_put_back(suite: &str) {
+    let (home, pi) = home_and_pi(suite);
+    pi.homelab("network-up").exits(0);
+    pi.homelab("env-up whoami").exits(0);
+    for damage in [
+        "ip link del homelab-shim",
+        "ip link set homelab-shim down",
+        "ip addr del 192.168.1.254/32 dev homelab-shim",
+        "ip route del 192.168.1.192/26 dev homelab-shim",
+        "ip route replace 192.168.1.192/26 dev homelab-shim",
+        "ip link set homelab-shim down; ip link set homelab-shim address 02:00:00:00:00:01; ip link set homelab-shim up",
+        "echo 0 >/proc/sys/net/ipv4/conf/homelab-shim/arp_filter",
+        "docker network rm homelab-prod",
+    ] {
+        pi.sh(damage);
+        pi.homelab("network-up --dry-run").exits(3);
+        pi.homelab("network-up").exits(0);
+        pi.homelab("network-up").exits(0).says("nothing to do");
+        assert_eq!(
+            pi.host.page(lan(230)).as_deref(),
+            Some("whoami of preprod"),
+            "after {damage}"
+        );
+    }
+    assert_eq!(
+        home.laptop.page(lan(230)).as_deref(),
+        Some("whoami of preprod")
+    );
+    // A container that lost its network is made anew.
+    pi.sh("docker network disconnect homelab-preprod whoami-preprod");
+    pi.homelab("env-up whoami")
+        .exits(0)
+        .says("created container whoami-preprod");
+    assert_eq!(
+        home.laptop.page(lan(230)).as_deref(),
+        Some("whoami of preprod")
+    );
+}
+
+fn containers_that_die_are_reported(suite: &str) {
+    let (_home, pi) = home_and_pi(suite);
+    pi.homelab("network-up").exits(0);
+    let plan = format!(
+        "{PLAN}\n[services.broken]\nimage = \"lab/web:1\"\n\
+         command = \"sh -c 'echo the disk is full >&2; exit 7'\"\n"
+    );
+    pi.write("/etc/homelab/homelab.toml", &plan);
+    pi.homelab("env-up")
+        .exits(1)
+        .says("container `broken-preprod` ended at once with status 7")
+        .says("the disk is full");
+    // The others run.
+    assert_eq!(pi.host.page(lan(230)).as_deref(), Some("whoami of preprod"));
+    pi.write(
+        "/etc/homelab/homelab.toml",
+        &format!("{plan}restart = \"always\"\n"),
+    );
+    pi.homelab("env-up broken")
+        .exits(1)
+        .says("keeps starting it again")
+        .says("the disk is full");
+    // A command that does not exist never starts.
+    pi.write(
+        "/etc/homelab/homelab.toml",
+        &plan.replace("sh -c 'echo the disk is full >&2; exit 7'", "nonsense"),
+    );
+    pi.homelab("env-up broken")
+        .exits(1)
+        .says("`broken-preprod`")
+        .says("nonsense");
+    // One that has done its job is none.
+    pi.write(
+        "/etc/homelab/homelab.toml",
+        &plan.replace("exit 7", "exit 0"),
+    );
+    pi.homelab("env-up broken").exits(0);
+}

@@ -1,0 +1,184 @@
+//! The keys of a service, as the Engine has them in the end.
+
+use crate::{PLAN, home_and_pi, on_every_engine};
+
+on_every_engine!(every_key_reaches_the_container a_missing_image_is_pulled);
+
+const SERVICES: &str = r#"
+[services.full]
+image             = "lab/web:1"
+command           = "sleep '600'"
+entrypoint        = ["env", "EXTRA=yes"]
+environment       = { WHO = "{host} {env}", COUNT = 3, FLAG = true, LAST = "of the table" }
+env_file          = ["full.env", "env/{env}.env"]
+volumes           = ["./data:/data:ro", "named:/named", "/anonymous"]
+restart           = "on-failure:3"
+labels            = { "org.example" = "{env}" }
+hostname          = "full.{env}"
+user              = "1000:1000"
+working_dir       = "/srv"
+cap_add           = ["NET_ADMIN"]
+cap_drop          = ["CAP_MKNOD"]
+devices           = ["/dev/null:/dev/nothing:r"]
+init              = false
+read_only         = true
+tmpfs             = ["/run:size=1m", "/var/tmp"]
+shm_size          = "32m"
+stop_signal       = "SIGINT"
+stop_grace_period = "2s"
+
+[services.listed]
+image       = "lab/web:1"
+command     = ["sleep", "600"]
+environment = ["A=1", "HOME", "NOT_SET_ANYWHERE"]
+labels      = ["a=b", "c"]
+tmpfs       = "/run"
+privileged  = true
+env_file    = "full.env"
+"#;
+
+fn every_key_reaches_the_container(suite: &str) {
+    let (_home, pi) = home_and_pi(suite);
+    // The runc of bookworm wants capabilities for a privileged container that a root without all of them cannot give.
+    let privileged = suite != "bookworm";
+    let services = SERVICES.replace("= true\nenv_file", &format!("= {privileged}\nenv_file"));
+    pi.write("/etc/homelab/homelab.toml", &format!("{PLAN}{services}"));
+    pi.homelab("network-up").exits(0);
+    pi.homelab("env-up full listed")
+        .exits(2)
+        .says("`/etc/homelab/full.env` does not exist")
+        .says("`/etc/homelab/env/preprod.env` does not exist")
+        .says("--> /etc/homelab/homelab.toml:");
+    pi.write(
+        "/etc/homelab/full.env",
+        "FIRST=\"a b\" # c\nLAST=of the file\nOVER=1\n",
+    );
+    pi.write("/etc/homelab/env/preprod.env", "OVER=2\n");
+    pi.homelab("env-up full listed").exits(0);
+
+    let field = |container: &str, path: &str| {
+        pi.sh(&format!(
+            "docker inspect {container}-preprod | jq -c '.[0]{path}'"
+        ))
+        .trim()
+        .to_owned()
+    };
+    for (path, value) in [
+        (".Config.Cmd", r#"["sleep","600"]"#),
+        (".Config.Entrypoint", r#"["env","EXTRA=yes"]"#),
+        (
+            ".Config.Env|map(select(startswith(\"PATH=\")|not))|sort",
+            r#"["COUNT=3","FIRST=a b","FLAG=true","LAST=of the table","OVER=2","WHO=raspberry-pi preprod"]"#,
+        ),
+        (
+            ".HostConfig.Binds|sort",
+            r#"["/etc/homelab/data:/data:ro","homelab-preprod_named:/named"]"#,
+        ),
+        (".Config.Volumes", r#"{"/anonymous":{}}"#),
+        (
+            ".HostConfig.RestartPolicy",
+            r#"{"Name":"on-failure","MaximumRetryCount":3}"#,
+        ),
+        (".Config.Labels[\"org.example\"]", r#""preprod""#),
+        (".Config.Hostname", r#""full.preprod""#),
+        (".Config.User", r#""1000:1000""#),
+        (".Config.WorkingDir", r#""/srv""#),
+        (
+            ".HostConfig.CapAdd|map(ltrimstr(\"CAP_\"))",
+            r#"["NET_ADMIN"]"#,
+        ),
+        (
+            ".HostConfig.CapDrop|map(ltrimstr(\"CAP_\"))",
+            r#"["MKNOD"]"#,
+        ),
+        (
+            ".HostConfig.Devices",
+            r#"[{"PathOnHost":"/dev/null","PathInContainer":"/dev/nothing","CgroupPermissions":"r"}]"#,
+        ),
+        (".HostConfig.Init", "false"),
+        (".HostConfig.ReadonlyRootfs", "true"),
+        (".HostConfig.Tmpfs", r#"{"/run":"size=1m","/var/tmp":""}"#),
+        (".HostConfig.ShmSize", "33554432"),
+        (".Config.StopSignal", r#""SIGINT""#),
+        (".Config.StopTimeout", "2"),
+        (".HostConfig.Privileged", "false"),
+        (".HostConfig.NetworkMode", r#""homelab-preprod""#),
+        (".State.Running", "true"),
+    ] {
+        assert_eq!(field("full", path), value, "{path}");
+    }
+    for (path, value) in [
+        (
+            ".Config.Env|map(select(startswith(\"PATH=\")|not))|sort",
+            r#"["A=1","FIRST=a b","HOME=/root","LAST=of the file","OVER=1"]"#,
+        ),
+        (".Config.Labels|[.a,.c]", r#"["b",""]"#),
+        (
+            ".HostConfig.Privileged",
+            if privileged { "true" } else { "false" },
+        ),
+        (".HostConfig.Tmpfs", r#"{"/run":""}"#),
+    ] {
+        assert_eq!(field("listed", path), value, "{path}");
+    }
+
+    // The content of an env file counts, and an anonymous volume is handed on.
+    let volume = "|.Mounts[]|select(.Destination==\"/anonymous\").Name";
+    let before = field("full", volume);
+    pi.write("/etc/homelab/env/preprod.env", "OVER=3\n");
+    let run = pi.homelab("env-up full listed --dry-run").exits(3);
+    assert!(
+        run.stdout
+            .contains("stop container full-preprod (changed: environment)"),
+        "{}",
+        run.stdout
+    );
+    assert!(!run.stdout.contains("listed-preprod"), "{}", run.stdout);
+    pi.homelab("env-up full listed").exits(0);
+    assert_eq!(field("full", volume), before);
+    pi.homelab("env-up full listed")
+        .exits(0)
+        .says("nothing to do");
+}
+
+fn a_missing_image_is_pulled(suite: &str) {
+    let (home, pi) = home_and_pi(suite);
+    // Debian's own settings want a password.
+    pi.write(
+        "/run/registry.yml",
+        "version: 0.1\nstorage: {filesystem: {rootdirectory: /run/registry}}\nhttp: {addr: '127.0.0.1:5000'}\n",
+    );
+    pi.sh("systemd-run -q docker-registry serve /run/registry.yml");
+    pi.sh("for i in $(seq 50); do curl -s http://127.0.0.1:5000/v2/ && break; sleep 0.2; done");
+    pi.sh(
+        "docker tag lab/web:1 127.0.0.1:5000/lab/web:1 && docker push -q 127.0.0.1:5000/lab/web:1",
+    );
+    pi.sh("docker rmi lab/web:1 127.0.0.1:5000/lab/web:1");
+    pi.write(
+        "/etc/homelab/homelab.toml",
+        &PLAN.replace("lab/web:1", "127.0.0.1:5000/lab/web:1"),
+    );
+    pi.homelab("network-up").exits(0);
+    pi.homelab("env-up")
+        .exits(0)
+        .says("pulled image 127.0.0.1:5000/lab/web:1");
+    assert_eq!(
+        home.laptop.page(crate::lan(230)).as_deref(),
+        Some("whoami of preprod")
+    );
+    pi.homelab("env-up").exits(0).says("nothing to do");
+
+    // One that does not exist stops its service; what ran before still runs.
+    pi.write(
+        "/etc/homelab/homelab.toml",
+        &PLAN.replace("lab/web:1", "127.0.0.1:5000/lab/web:2"),
+    );
+    pi.homelab("env-up")
+        .exits(1)
+        .says("`127.0.0.1:5000/lab/web:2` does not exist")
+        .says("steps were not carried out");
+    assert_eq!(
+        home.laptop.page(crate::lan(230)).as_deref(),
+        Some("whoami of preprod")
+    );
+}
