@@ -317,6 +317,12 @@ impl Engine {
                     "`docker network inspect` of its network shows which container has it",
                 );
             }
+            if said.contains("network id") && said.contains("not found") {
+                return Failure::new(
+                    format!("container `{name}` cannot start: Docker lost its network, because the network's parent link was missing when Docker was started"),
+                    "restart Docker now that the link is there: `systemctl restart docker`",
+                );
+            }
             refused(&format!("start container `{name}`"), &error)
         })
     }

@@ -36,6 +36,7 @@ mod errno {
     pub(super) const EXIST: i32 = 17;
     pub(super) const NODEV: i32 = 19;
     pub(super) const INVAL: i32 = 22;
+    pub(super) const ADDRINUSE: i32 = 98;
     pub(super) const NETDOWN: i32 = 100;
     pub(super) const OPNOTSUPP: i32 = 95;
 }
@@ -225,7 +226,7 @@ impl Netlink {
                 format!("link `{name}` cannot go up: its parent is down"),
                 "set the parent up first",
             )),
-            Err(errno::BUSY) => Err(Failure::new(
+            Err(errno::ADDRINUSE) => Err(Failure::new(
                 format!(
                     "link `{name}` cannot go up: a link on the same parent has its hardware address"
                 ),
@@ -521,4 +522,165 @@ fn mac_bytes(text: &str) -> Vec<u8> {
     text.split(':')
         .filter_map(|part| u8::from_str_radix(part, 16).ok())
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    //! Against real links of the kernel, in a network namespace that an ordinary user may make.
+
+    use super::*;
+    use rtnetlink::LinkVeth;
+
+    const MARK: &str = "HOMELAB_TEST_IN_NAMESPACE";
+
+    /// Runs a test of this module again in namespaces of its own, where `lo` is the only link.
+    fn in_a_namespace(test: &str, body: impl AsyncFnOnce(Netlink)) {
+        if std::env::var_os(MARK).is_none() {
+            let program = std::env::current_exe().unwrap_or_default();
+            let output = std::process::Command::new("unshare")
+                .args(["--user", "--map-root-user", "--net"])
+                .arg(program)
+                .args(["--nocapture", "--exact", &format!("netlink::tests::{test}")])
+                .env(MARK, "yes")
+                .output();
+            let output = output.unwrap_or_else(|error| unreachable!("unshare: {error}"));
+            let stdout = String::from_utf8_lossy(&output.stdout);
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            let passed = output.status.success() && stdout.contains("1 passed");
+            assert!(passed, "{stdout}{stderr}");
+            return;
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        let runtime = runtime.unwrap_or_else(|error| unreachable!("{error}"));
+        runtime.block_on(async {
+            let netlink = Netlink::connect().unwrap_or_else(|failure| unreachable!("{failure}"));
+            let veth = netlink
+                .handle
+                .link()
+                .add(LinkVeth::new("eth0", "wire").build());
+            assert_eq!(veth.execute().await, Ok(()));
+            for name in ["wire", "eth0"] {
+                assert_eq!(words(netlink.set_up(name).await), "");
+            }
+            body(netlink).await;
+        });
+    }
+
+    /// The sentence of a failure, empty for none.
+    fn words(result: Result<(), Failure>) -> String {
+        result
+            .err()
+            .map(|failure| failure.to_string())
+            .unwrap_or_default()
+    }
+
+    async fn link(netlink: &Netlink, name: &str) -> Link {
+        let links = netlink.links().await.unwrap_or_default();
+        let found = links.into_iter().find(|link| link.name == name);
+        found.unwrap_or_else(|| unreachable!("there is no {name}"))
+    }
+
+    fn net(text: &str) -> Ipv4Net {
+        text.parse().unwrap_or_default()
+    }
+
+    #[test]
+    fn what_is_made_is_what_is_read() {
+        in_a_namespace("what_is_made_is_what_is_read", async |netlink| {
+            let mac = "02:42:c0:a8:01:fe";
+            assert_eq!(words(netlink.add_macvlan("shim", "eth0", mac).await), "");
+            let mut expected = Link {
+                name: "shim".to_owned(),
+                kind: "macvlan".to_owned(),
+                mode: Some("bridge".to_owned()),
+                parent: Some("eth0".to_owned()),
+                mac: mac.to_owned(),
+                ..Link::default()
+            };
+            assert_eq!(link(&netlink, "shim").await, expected);
+
+            assert_eq!(words(netlink.set_alias("shim", "homelab: shim").await), "");
+            assert_eq!(words(Netlink::set_arp_filter("shim")), "");
+            let address = net("192.168.1.254/32");
+            assert_eq!(words(netlink.add_address("shim", address).await), "");
+            assert_eq!(words(netlink.set_up("shim").await), "");
+            expected.alias = Some("homelab: shim".to_owned());
+            expected.arp_filter = true;
+            expected.addresses = vec![address];
+            (expected.up, expected.carrier) = (true, true);
+            assert_eq!(link(&netlink, "shim").await, expected);
+
+            let route = Route {
+                destination: net("192.168.1.192/26"),
+                link: "shim".to_owned(),
+                source: Some(address.addr()),
+                gateway: None,
+                metric: 0,
+            };
+            assert_eq!(words(netlink.add_route(&route).await), "");
+            let routes = netlink.routes().await.unwrap_or_default();
+            assert_eq!(routes, std::slice::from_ref(&route));
+            for _ in 0..2 {
+                assert_eq!(words(netlink.delete_route(&route).await), "");
+                assert_eq!(netlink.routes().await.unwrap_or_default(), []);
+            }
+            for _ in 0..2 {
+                assert_eq!(words(netlink.delete_link("shim").await), "");
+            }
+            let names: Vec<String> = netlink
+                .links()
+                .await
+                .unwrap_or_default()
+                .into_iter()
+                .map(|l| l.name)
+                .collect();
+            assert!(!names.contains(&"shim".to_owned()), "{names:?}");
+        });
+    }
+
+    #[test]
+    fn refusals_are_sentences() {
+        in_a_namespace("refusals_are_sentences", async |netlink| {
+            let mac = "02:42:c0:a8:01:fe";
+            assert_eq!(
+                words(netlink.add_macvlan("shim", "eth7", mac).await),
+                "there is no link `eth7`"
+            );
+            assert_eq!(
+                words(netlink.add_macvlan("shim", "lo", mac).await),
+                "`lo` cannot carry macvlan links"
+            );
+            assert_eq!(words(netlink.add_macvlan("shim", "eth0", mac).await), "");
+            assert_eq!(
+                words(netlink.add_macvlan("shim", "eth0", mac).await),
+                "cannot make link `shim` on `eth0`: it is there already"
+            );
+            assert_eq!(words(netlink.set_up("shim").await), "");
+            assert_eq!(words(netlink.add_macvlan("twin", "eth0", mac).await), "");
+            assert_eq!(
+                words(netlink.set_up("twin").await),
+                "link `twin` cannot go up: a link on the same parent has its hardware address"
+            );
+            let address = net("192.168.1.254/32");
+            assert_eq!(words(netlink.add_address("shim", address).await), "");
+            assert_eq!(
+                words(netlink.add_address("shim", address).await),
+                "cannot give `192.168.1.254/32` to link `shim`: it is there already"
+            );
+            let route = Route {
+                destination: net("192.168.1.192/26"),
+                link: "shim".to_owned(),
+                source: None,
+                gateway: None,
+                metric: 0,
+            };
+            assert_eq!(words(netlink.add_route(&route).await), "");
+            assert_eq!(
+                words(netlink.add_route(&route).await),
+                "there is another route to 192.168.1.192/26"
+            );
+        });
+    }
 }

@@ -1,6 +1,8 @@
 //! `homelab check` as a user sees it: every wrong file of tests/problems with its whole message, and the real plan.
 //! `SNAPSHOTS=overwrite cargo test` writes the messages anew.
 
+#![expect(clippy::expect_used, reason = "a test that cannot go on fails")]
+
 use snapbox::Data;
 use snapbox::cmd::Command;
 use std::path::{Path, PathBuf};

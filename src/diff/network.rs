@@ -184,6 +184,15 @@ fn converge(goal: &Goal, wanted: &[WantedNetwork], state: &State) -> Result<Diff
     }
     let mut made: Vec<(&str, Vec<StepId>)> = Vec::new();
     for link in &links {
+        if state.link(&link.name).is_none() && kept_parents.contains(link.name.as_str()) {
+            diff.warn(
+                format!(
+                    "the parent link `{}` of a Docker network was missing; if Docker was started without it, the network's containers cannot start",
+                    link.name
+                ),
+                "once this is done, restart Docker if they do not run: `systemctl restart docker`",
+            );
+        }
         let steps = links::steps(link, state, &mut diff, &deleted);
         made.push((&link.name, steps));
     }

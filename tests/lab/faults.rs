@@ -5,7 +5,7 @@ use crate::{PLAN, home_and_pi, lan, on_every_engine};
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
 
-on_every_engine!(killed_at_any_step_and_run_again what_is_missing_is_put_back containers_that_die_are_reported);
+on_every_engine!(killed_at_any_step_and_run_again what_is_missing_is_put_back containers_that_die_are_reported after_a_reboot_network_up_brings_the_shim_back);
 
 /// Runs homelab and kills it as soon as it has said that so many steps are done.
 fn kill_after(pi: &Server, line: &str, steps: usize) {
@@ -132,4 +132,43 @@ fn containers_that_die_are_reported(suite: &str) {
         &plan.replace("exit 7", "exit 0"),
     );
     pi.homelab("env-up broken").exits(0);
+}
+
+fn after_a_reboot_network_up_brings_the_shim_back(suite: &str) {
+    let (home, mut pi) = home_and_pi(suite);
+    pi.homelab("network-up").exits(0);
+    pi.homelab("env-up").exits(0);
+    pi.homelab("env-up --env prod").exits(0);
+    pi.power_off();
+    pi.boot();
+    pi.homelab("env-up")
+        .exits(1)
+        .says("there is no link `homelab-shim`");
+    let run = pi
+        .homelab("network-up")
+        .exits(0)
+        .says("added route 192.168.1.192/26");
+    if suite != "sid" {
+        // The second network stood on a parent link that was not there when Docker was started.
+        run.says("`hl-preprod`").says("systemctl restart docker");
+        pi.homelab("env-up")
+            .exits(1)
+            .says("Docker lost its network")
+            .says("systemctl restart docker");
+        pi.sh("systemctl restart docker");
+    }
+    pi.homelab("env-up").exits(0);
+    for line in [
+        "network-up --dry-run",
+        "env-up --dry-run",
+        "env-up --env prod --dry-run",
+    ] {
+        pi.homelab(line).exits(0);
+    }
+    assert_eq!(pi.host.page(lan(200)).as_deref(), Some("whoami of prod"));
+    assert_eq!(pi.host.page(lan(230)).as_deref(), Some("whoami of preprod"));
+    assert_eq!(
+        home.laptop.page(lan(230)).as_deref(),
+        Some("whoami of preprod")
+    );
 }

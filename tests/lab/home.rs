@@ -128,8 +128,9 @@ impl Server {
             "there is no {}: tests/setup.sh builds it",
             root.display()
         );
+        remove_abandoned(&lab);
         let folder = tempfile::Builder::new()
-            .prefix("node-")
+            .prefix(&format!("node-{}-", std::process::id()))
             .tempdir_in(&lab)
             .expect("a folder");
         let mut server = Self {
@@ -349,6 +350,22 @@ impl Drop for Server {
         }
         self.node = None;
         self.remove_cgroup();
+    }
+}
+
+/// Removes what a run left that was interrupted; its processes died with it.
+fn remove_abandoned(lab: &Path) {
+    for entry in fs::read_dir(lab).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let owner = name
+            .strip_prefix("node-")
+            .and_then(|rest| rest.split('-').next());
+        if owner.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            if let Ok(cgroup) = fs::read_to_string(entry.path().join("cgroup")) {
+                remove_cgroup_tree(Path::new(cgroup.trim()));
+            }
+            let _ = fs::remove_dir_all(entry.path());
+        }
     }
 }
 
