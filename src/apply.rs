@@ -10,7 +10,8 @@ use futures_util::stream::FuturesUnordered;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-/// Carries out every step whose predecessors are done, and tells `report` of each one that is. After a failure the steps
+/// Carries out every step whose predecessors are done, and tells `report` of each one when it begins,
+/// and again with its duration when it is done. After a failure the steps
 /// that wait for it are left out and the others still run.
 ///
 /// # Errors
@@ -18,7 +19,7 @@ use std::time::{Duration, Instant};
 pub async fn apply(
     steps: &[Step],
     machine: &Machine,
-    mut report: impl FnMut(&Step, Duration),
+    mut report: impl FnMut(&Step, Option<Duration>),
 ) -> Result<(), Failure> {
     let mut waiting: Vec<&Step> = steps.iter().collect();
     let mut done: BTreeSet<StepId> = BTreeSet::new();
@@ -28,6 +29,9 @@ pub async fn apply(
         let is_ready = |step: &&Step| step.after.iter().all(|id| done.contains(id));
         let (ready, later): (Vec<&Step>, Vec<&Step>) = waiting.into_iter().partition(is_ready);
         waiting = later;
+        for step in &ready {
+            report(step, None);
+        }
         running.extend(ready.into_iter().map(|step| async move {
             let begun = Instant::now();
             (
@@ -40,7 +44,7 @@ pub async fn apply(
             None => break,
             Some((step, Ok(()), elapsed)) => {
                 done.insert(step.id);
-                report(step, elapsed);
+                report(step, Some(elapsed));
             }
             Some((_, Err(failure), _)) => failures.extend(failure.blockers),
         }

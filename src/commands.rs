@@ -43,6 +43,7 @@ impl Home<'_> {
         let host = self.host(&state)?;
         let diff = network::up(self.plan, host, &state)?;
         if !change.dry_run {
+            diff::preflight::permission(&diff, &state)?;
             self.check_shim_is_free(host, &diff, &machine).await?;
         }
         let again = |state: &State| network::up(self.plan, host, state);
@@ -57,6 +58,9 @@ impl Home<'_> {
         let (machine, state) = observe::machine().await?;
         let host = self.host(&state)?;
         let diff = network::down(self.plan, host, &state)?;
+        if !change.dry_run {
+            diff::preflight::permission(&diff, &state)?;
+        }
         let again = |state: &State| network::down(self.plan, host, state);
         self.converge(change, diff, &machine, again).await
     }
@@ -75,14 +79,16 @@ impl Home<'_> {
             return Ok(self.dry_run(&first));
         }
         let (mut diff, mut steps) = (first, 0);
-        for _ in 0..ROUNDS {
+        for round in 0..=ROUNDS {
             if diff.steps.is_empty() {
                 self.report.finished(steps, self.begun.elapsed());
                 return Ok(DONE);
             }
-            self.apply(&diff, machine).await.0?;
-            steps += diff.steps.len();
-            diff = again(&observe::machine().await?.1)?;
+            if round < ROUNDS {
+                self.apply(&diff, machine).await.0?;
+                steps += diff.steps.len();
+                diff = again(&observe::machine().await?.1)?;
+            }
         }
         let left = diff.steps.iter().map(|step| {
             let words = step.action.words();
@@ -94,12 +100,7 @@ impl Home<'_> {
                 "something else on this machine changes it, such as a network manager",
             )
         });
-        let left: Vec<Blocker> = left.collect();
-        if left.is_empty() {
-            self.report.finished(steps, self.begun.elapsed());
-            return Ok(DONE);
-        }
-        Err(left.into())
+        Err(left.collect::<Vec<_>>().into())
     }
 
     /// Whether another machine has the address of a shim that is about to be made: two that answer for one address break
@@ -192,7 +193,6 @@ impl Home<'_> {
 
     /// The host of the plan that this machine is.
     fn host(&self, state: &State) -> Result<&Host, Failure> {
-        let hosts = || self.plan.hosts.iter().map(|host| host.name.as_str());
         let Some(name) = &self.global.host else {
             return self.plan.host_at(&state.own_addresses()).ok_or_else(|| {
                 let addresses: Vec<String> = self
@@ -210,12 +210,7 @@ impl Home<'_> {
                 )
             });
         };
-        self.plan.host(name).ok_or_else(|| {
-            Failure::usage(
-                format!("the plan has no host `{name}`"),
-                guess(name, hosts(), "hosts"),
-            )
-        })
+        host_named(self.plan, name)
     }
 
     fn env_name(&self, options: &Environment) -> Result<String, Failure> {
@@ -273,6 +268,10 @@ impl Home<'_> {
     async fn apply(&self, diff: &Diff, machine: &Machine) -> (Result<(), Failure>, Vec<String>) {
         let mut started = Vec::new();
         let result = apply::apply(&diff.steps, machine, |step, elapsed| {
+            let Some(elapsed) = elapsed else {
+                self.report.begun(step);
+                return;
+            };
             self.report.done(step, elapsed);
             if let Action::StartContainer { name } = &step.action {
                 started.push(name.clone());
@@ -316,6 +315,20 @@ impl Home<'_> {
         self.report.deaths(&deaths);
         Ok(deaths.is_empty())
     }
+}
+
+/// The host of that name.
+///
+/// # Errors
+/// When the plan has none.
+pub fn host_named<'a>(plan: &'a Plan, name: &str) -> Result<&'a Host, Failure> {
+    let known = plan.hosts.iter().map(|host| host.name.as_str());
+    plan.host(name).ok_or_else(|| {
+        Failure::usage(
+            format!("the plan has no host `{name}`"),
+            guess(name, known, "hosts"),
+        )
+    })
 }
 
 fn guess<'a>(name: &str, known: impl Iterator<Item = &'a str> + Clone, kind: &str) -> String {

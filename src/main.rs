@@ -60,6 +60,9 @@ fn run(cli: &Cli, report: Report) -> anyhow::Result<u8> {
     let Some((plan, warnings)) = file.compile(report) else {
         return Ok(USAGE);
     };
+    if let Some(name) = &cli.global.host {
+        commands::host_named(&plan, name)?;
+    }
     if matches!(cli.command, Command::Check) {
         report::address_plan(report, &plan);
         report.problems(&warnings, &file.text, &file.shown());

@@ -63,6 +63,17 @@ impl Netlink {
         Ok(Self { handle })
     }
 
+    /// Whether this process has `CAP_NET_ADMIN` (capabilities(7)), which root has.
+    pub fn may_change() -> bool {
+        const NET_ADMIN: u64 = 1 << 12;
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let effective = status
+            .lines()
+            .find_map(|line| line.strip_prefix("CapEff:"))
+            .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+        effective.is_some_and(|mask| mask & NET_ADMIN != 0)
+    }
+
     /// All links with their IPv4 addresses.
     ///
     /// # Errors

@@ -27,6 +27,7 @@ pub struct Machine {
 pub async fn machine() -> Result<(Machine, State), Failure> {
     let netlink = Netlink::connect()?;
     let state = State {
+        net_admin: Netlink::may_change(),
         links: netlink.links().await?,
         routes: netlink.routes().await?,
         ..State::default()
@@ -120,13 +121,7 @@ async fn answering(
     if needed == 0 {
         return Ok(answered);
     }
-    let held: Vec<Ipv4Addr> = state
-        .docker
-        .containers
-        .iter()
-        .flat_map(|container| container.networks.values())
-        .filter_map(|endpoint| endpoint.address)
-        .collect();
+    let held = state.docker.held_addresses();
     let candidates: Vec<Ipv4Addr> = plan
         .unplanned(env)
         .filter(|address| !held.contains(address))

@@ -196,3 +196,6 @@ pub fn compile(
         _ => Err(problems),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 
 mod address_plan;
 
-use crate::diff::{Diff, Step};
+use crate::diff::{Action, Diff, Step};
 use crate::docker::Death;
 use crate::failure::{Blocker, Failure};
 use crate::problem::{Problem, Severity};
@@ -111,6 +111,18 @@ impl Report {
         }
         if !self.quiet && diff.steps.is_empty() {
             err("nothing to do: everything is as planned");
+        }
+    }
+
+    /// A step that may take long begins.
+    pub fn begun(self, step: &Step) {
+        if let Action::Pull { image } = &step.action {
+            if self.json {
+                out(&step_json("begun", step).to_string());
+            }
+            if !self.quiet {
+                err(&format!("pulling image {image}"));
+            }
         }
     }
 

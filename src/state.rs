@@ -21,6 +21,8 @@ pub const LABEL_FINGERPRINT: &str = "homelab.fingerprint";
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct State {
+    /// Whether this process may change links, addresses and routes.
+    pub net_admin: bool,
     /// All links of this network namespace.
     pub links: Vec<Link>,
     /// The unicast IPv4 routes of the main table.
@@ -257,6 +259,15 @@ impl Docker {
         self.containers
             .iter()
             .find(|container| container.name == name)
+    }
+
+    /// The addresses that containers have or ask for, on any network.
+    pub fn held_addresses(&self) -> Vec<Ipv4Addr> {
+        self.containers
+            .iter()
+            .flat_map(|container| container.networks.values())
+            .filter_map(|endpoint| endpoint.address)
+            .collect()
     }
 
     /// The names of the containers that a network has, stopped ones too: they could not start again without it.

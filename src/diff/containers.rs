@@ -299,14 +299,7 @@ impl Up<'_> {
     /// The address of every service: the planned one, else the one that its container has, else the lowest free one.
     fn addresses(&mut self, services: &[Service]) -> BTreeMap<String, Ipv4Addr> {
         let (plan, env) = (self.selection.plan, self.selection.env);
-        let held: Vec<Ipv4Addr> = self
-            .state
-            .docker
-            .containers
-            .iter()
-            .flat_map(|container| container.networks.values())
-            .filter_map(|endpoint| endpoint.address)
-            .collect();
+        let held = self.state.docker.held_addresses();
         let mut free = plan
             .unplanned(env)
             .filter(|address| !held.contains(address) && !self.state.answered.contains(address));

@@ -1,6 +1,6 @@
 //! What must hold before anything is touched, as far as it can be seen in the state. Pure.
 
-use super::named;
+use super::{Diff, named};
 use crate::failure::Blocker;
 use crate::plan::{Host, Plan};
 use crate::state::{Api, Link, State};
@@ -98,6 +98,20 @@ fn fit(link: &Link, host: &Host) -> Result<(), Vec<Blocker>> {
     } else {
         Err(blockers)
     }
+}
+
+/// Whether this process may carry out what there is to do.
+///
+/// # Errors
+/// When it may not.
+pub fn permission(diff: &Diff, state: &State) -> Result<(), Blocker> {
+    if diff.steps.is_empty() || state.net_admin {
+        return Ok(());
+    }
+    Err(Blocker::new(
+        "not permitted to change links, addresses and routes",
+        "run homelab as root",
+    ))
 }
 
 /// Whether the Engine can be used.

@@ -234,7 +234,8 @@ impl Keys {
         for value in values {
             let value = value.as_ref();
             // The length in front keeps ["ab", "c"] and ["a", "bc"] apart.
-            hash.update(value.len().to_be_bytes());
+            let length = u64::try_from(value.len()).unwrap_or(u64::MAX);
+            hash.update(length.to_be_bytes());
             hash.update(value);
         }
         let _ = write!(self.text, ";{key}=");

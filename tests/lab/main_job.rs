@@ -4,7 +4,7 @@ use crate::home::Server;
 use crate::{home_and_pi, lan, on_every_engine};
 use std::collections::BTreeSet;
 
-on_every_engine!(up_and_down_again the_shim_is_what_the_four_commands_make one_answer_for_one_address);
+on_every_engine!(programs_read_json up_and_down_again the_shim_is_what_the_four_commands_make one_answer_for_one_address);
 
 fn up_and_down_again(suite: &str) {
     let (home, pi) = home_and_pi(suite);
@@ -177,4 +177,32 @@ fn one_answer_for_one_address(suite: &str) {
             .collect();
         assert_eq!(answers, BTreeSet::from([own.clone()]), "{address}: {text}");
     }
+}
+
+fn programs_read_json(suite: &str) {
+    let (_home, pi) = home_and_pi(suite);
+    let events = |line: &str, status: i32| {
+        let run = pi.homelab(&format!("{line} --json --quiet")).exits(status);
+        if status != 1 {
+            assert_eq!(run.stderr, "", "{line}");
+        }
+        pi.write("/run/events", &run.stdout);
+        pi.sh("jq -r '[.event, .action, .kind, .name] | map(select(.)) | join(\" \")' /run/events")
+    };
+    let planned = events("network-up --dry-run", 3);
+    assert!(
+        planned.starts_with("step create link homelab-shim\n"),
+        "{planned}"
+    );
+    let made = events("network-up", 0);
+    assert!(
+        made.contains("done create network homelab-prod\n"),
+        "{made}"
+    );
+    assert!(made.ends_with("finished\n"), "{made}");
+    assert_eq!(events("network-up", 0), "finished\n");
+    assert!(events("env-up", 0).contains("done start container whoami-preprod\n"));
+    assert_eq!(events("network-down", 1), "error\n");
+    assert!(events("env-down", 0).contains("done remove container whoami-preprod\n"));
+    assert!(events("check", 0).lines().count() > 10);
 }

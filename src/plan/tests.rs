@@ -1,0 +1,235 @@
+//! The numbers of the real home, the repository's own homelab.toml.
+
+use super::{Env, Plan, Service, Volume, compile, mac_of, pool};
+use crate::config;
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+fn plan_of(source: &str) -> Plan {
+    let compiled = config::parse(source)
+        .and_then(|(config, found)| compile(&config, Path::new("/etc/homelab"), found));
+    match compiled {
+        Ok((plan, _)) => plan,
+        Err(problems) => unreachable!("{problems:?}"),
+    }
+}
+
+fn real_home() -> Plan {
+    plan_of(include_str!("../../homelab.toml"))
+}
+
+fn env<'a>(plan: &'a Plan, name: &str) -> &'a Env {
+    plan.env(name)
+        .unwrap_or_else(|| unreachable!("there is no {name}"))
+}
+
+fn service<'a>(plan: &'a Plan, env_name: &str, name: &str) -> &'a Service {
+    let services = &env(plan, env_name).services;
+    let found = services.iter().find(|service| service.name == name);
+    found.unwrap_or_else(|| unreachable!("there is no {name}"))
+}
+
+/// Auxiliary addresses by their last byte.
+fn auxiliary(plan: &Plan, env_name: &str, host: &str, step: u8) -> BTreeMap<u8, String> {
+    let pool = pool(plan.subnet, step).unwrap_or_default();
+    plan.auxiliary(env(plan, env_name), host, pool)
+        .into_iter()
+        .map(|(address, what)| (address.octets()[3], what))
+        .collect()
+}
+
+fn named(pairs: &[(u8, &str)]) -> BTreeMap<u8, String> {
+    pairs
+        .iter()
+        .map(|(last, what)| (*last, (*what).to_owned()))
+        .collect()
+}
+
+#[test]
+fn one_route_covers_all_environments() {
+    assert_eq!(real_home().route.to_string(), "192.168.1.192/26");
+}
+
+#[test]
+fn an_environments_ip_range_is_the_smallest_cidr() {
+    let plan = real_home();
+    assert_eq!(
+        env(&plan, "prod").ip_range().to_string(),
+        "192.168.1.192/27"
+    );
+    assert_eq!(
+        env(&plan, "preprod").ip_range().to_string(),
+        "192.168.1.224/27"
+    );
+}
+
+#[test]
+fn docker_keeps_what_must_not_be_given_out() {
+    let plan = real_home();
+    assert_eq!(
+        auxiliary(&plan, "prod", "raspberry-pi", 0),
+        named(&[
+            (204, "host-raspberry-pi"),
+            (205, "service-jellyfin-on-n100"),
+        ])
+    );
+    let tools = |last| format!("reserved-network-tools-192.168.1.{last}");
+    let mut expected = named(&[
+        (235, "service-jellyfin-on-n100"),
+        (253, "shim-n100"),
+        (254, "shim-raspberry-pi"),
+    ]);
+    expected.extend([250, 251, 252].map(|last| (last, tools(last))));
+    // In the wider /23 the address .255 is the pool's own broadcast, which Docker keeps by itself.
+    assert_eq!(auxiliary(&plan, "preprod", "raspberry-pi", 1), expected);
+    // In a /22 it is not, and it is the LAN's broadcast all the same.
+    expected.insert(255, "outside-192.168.1.255".to_owned());
+    assert_eq!(auxiliary(&plan, "preprod", "raspberry-pi", 2), expected);
+    // The other host keeps the services of this one.
+    let others: Vec<u8> = auxiliary(&plan, "prod", "n100", 0).into_keys().collect();
+    assert_eq!(others, [200, 201, 202, 203, 204, 206]);
+}
+
+#[test]
+fn hardware_addresses_come_from_addresses() {
+    let plan = real_home();
+    let shims: Vec<String> = plan.hosts.iter().map(|host| mac_of(host.shim)).collect();
+    assert_eq!(shims, ["02:42:c0:a8:01:fe", "02:42:c0:a8:01:fd"]);
+}
+
+#[test]
+fn services_run_where_they_are_planned() {
+    let plan = real_home();
+    assert_eq!(service(&plan, "prod", "whoami").host, "raspberry-pi");
+    assert_eq!(service(&plan, "prod", "jellyfin").host, "n100");
+    assert!(
+        !env(&plan, "preprod")
+            .services
+            .iter()
+            .any(|s| s.name == "backup")
+    );
+    let host = plan.host_at(&[Ipv4Addr::LOCALHOST, Ipv4Addr::new(192, 168, 1, 10)]);
+    assert_eq!(host.map(|host| host.name.as_str()), Some("n100"));
+}
+
+#[test]
+fn free_addresses_are_nobodys() {
+    let plan = real_home();
+    let free: Vec<u8> = plan
+        .unplanned(env(&plan, "prod"))
+        .map(|address| address.octets()[3])
+        .collect();
+    let expected: Vec<u8> = (192..=223)
+        .filter(|last| !(200..=206).contains(last))
+        .collect();
+    assert_eq!(free, expected);
+}
+
+const TWO: &str = r#"
+[network]
+subnet = "192.168.1.0/24"
+gateway = "192.168.1.1"
+
+[shim]
+address = "192.168.1.254"
+
+[hosts.pi]
+address = "192.168.1.204"
+primary = true
+
+[env.prod]
+range = "192.168.1.192/27"
+
+[env.preprod]
+range = "192.168.1.224-192.168.1.249"
+
+[services.web]
+image = "web:{env}"
+environment = { A = "{host}", B = "base" }
+volumes = ["./{env}:/data", "named:/named"]
+hostname = "{literal}"
+
+[env.preprod.services.web]
+address = "192.168.1.230"
+environment = { B = "over", C = "{env}" }
+volumes = ["other:/other"]
+"#;
+
+#[test]
+fn overrides_replace_keys_and_merge_maps() {
+    let plan = plan_of(TWO.replace("hostname = \"{literal}\"\n", "").as_str());
+    let (prod, preprod) = (
+        service(&plan, "prod", "web"),
+        service(&plan, "preprod", "web"),
+    );
+    assert_eq!(
+        (prod.image.as_str(), preprod.image.as_str()),
+        ("web:prod", "web:preprod")
+    );
+    assert_eq!(
+        (prod.address, preprod.address),
+        (None, Some(Ipv4Addr::new(192, 168, 1, 230)))
+    );
+    let pairs = |service: &Service| -> Vec<String> {
+        let pairs = service.environment.iter();
+        pairs
+            .map(|(name, value)| format!("{name}={}", value.as_deref().unwrap_or("?")))
+            .collect()
+    };
+    assert_eq!(pairs(prod), ["A=pi", "B=base"]);
+    assert_eq!(pairs(preprod), ["A=pi", "B=over", "C=preprod"]);
+    assert_eq!(
+        prod.volumes,
+        [
+            Volume::Bind {
+                source: PathBuf::from("/etc/homelab/prod"),
+                target: "/data".to_owned()
+            },
+            Volume::Named {
+                name: "homelab-prod_named".to_owned(),
+                target: "/named".to_owned()
+            },
+        ]
+    );
+    assert_eq!(preprod.volumes.len(), 1);
+}
+
+#[test]
+fn a_fingerprint_names_the_keys_that_are_set() {
+    let plan = plan_of(TWO.replace("hostname = \"{literal}\"\n", "").as_str());
+    let web = service(&plan, "prod", "web");
+    let keys = |service: &Service| -> Vec<String> {
+        let text = service.fingerprint();
+        let parts = text.split([';', '=']);
+        parts
+            .filter(|part| part.len() != 16)
+            .map(str::to_owned)
+            .collect()
+    };
+    assert_eq!(keys(web), ["v1", "image", "environment", "volumes"]);
+    // These bytes are on every container that homelab ever made; if they change, all of them are made anew.
+    assert_eq!(
+        web.fingerprint(),
+        "v1;image=676eac422df85c75;environment=ef4ff238b2d08827;volumes=0c9aa447e3f7fc59"
+    );
+
+    let mut other = web.clone();
+    other.address = Some(Ipv4Addr::new(192, 168, 1, 200));
+    other.depends_on = vec!["x".to_owned()];
+    assert_eq!(
+        other.fingerprint(),
+        web.fingerprint(),
+        "the Engine is not told these"
+    );
+    other.command = Some(Vec::new());
+    assert_eq!(
+        keys(&other),
+        ["v1", "image", "command", "environment", "volumes"]
+    );
+    // Where one word ends is part of what is told.
+    let (mut a, mut b) = (web.clone(), web.clone());
+    a.command = Some(vec!["ab".to_owned(), "c".to_owned()]);
+    b.command = Some(vec!["a".to_owned(), "bc".to_owned()]);
+    assert_ne!(a.fingerprint(), b.fingerprint());
+}
