@@ -8,10 +8,8 @@ if [ "$(id -u)" != 0 ]; then
   echo "the virtual home is made of namespaces and Debian roots: run this as root" >&2
   exit 1
 fi
-if ! command -v cargo >/dev/null && [ -r ~/.cargo/env ]; then
-  # shellcheck disable=SC1090  # where rustup puts it
-  . ~/.cargo/env
-fi
+# A login shell would have it.
+PATH=$PATH:~/.cargo/bin
 command -v cargo >/dev/null || { echo "cargo is missing: install the Rust toolchain, https://rustup.rs" >&2; exit 1; }
 
 missing=()
