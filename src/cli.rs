@@ -24,8 +24,8 @@ something to do.\nPeople read standard error, programs read standard output.";
 /// Options of every command.
 #[derive(Args, Debug)]
 pub struct Global {
-    /// The address plan [default: ./homelab.toml, then /etc/homelab/homelab.toml]
-    #[arg(long, global = true, value_name = "FILE", env = "HOMELAB_CONFIG")]
+    /// The address plan [default: the variable `HOMELAB_CONFIG`, ./homelab.toml, /etc/homelab/homelab.toml]
+    #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Which host of the plan this is [default: the one whose address this machine holds]
     #[arg(long, global = true, value_name = "NAME")]

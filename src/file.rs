@@ -23,7 +23,11 @@ impl File {
     pub fn read(global: &Global) -> Result<Self, Failure> {
         let usual = ["homelab.toml", "/etc/homelab/homelab.toml"];
         let found = || usual.iter().map(PathBuf::from).find(|path| path.exists());
-        let Some(path) = global.config.clone().or_else(found) else {
+        let named = || {
+            let named = std::env::var_os("HOMELAB_CONFIG").filter(|path| !path.is_empty());
+            named.map(PathBuf::from)
+        };
+        let Some(path) = global.config.clone().or_else(named).or_else(found) else {
             return Err(Failure::usage(
                 "there is no homelab.toml in this folder and none in /etc/homelab",
                 "name the file by `--config FILE`, or by the variable HOMELAB_CONFIG",

@@ -103,6 +103,43 @@ fn the_variable_names_the_file() {
 }
 
 #[test]
+fn an_empty_variable_names_none() {
+    homelab(repository())
+        .arg("check")
+        .env("HOMELAB_CONFIG", "")
+        .assert()
+        .success()
+        .stdout_eq(snapbox::file!["check/table.stdout"]);
+}
+
+#[test]
+fn a_folder_with_a_colon_is_no_source_of_a_bind() {
+    let folder = tempfile::Builder::new()
+        .prefix("a:b")
+        .tempdir()
+        .expect("a folder");
+    let text = std::fs::read_to_string(repository().join("homelab.toml")).expect("the plan");
+    let text = text.replace("/srv/{env}/pihole:", "./pihole:");
+    std::fs::write(folder.path().join("homelab.toml"), text).expect("it is written");
+    let run = homelab(folder.path()).arg("check").assert().code(2);
+    let stderr = String::from_utf8_lossy(&run.get_output().stderr).into_owned();
+    assert!(
+        stderr.contains("has a `:`, where Docker ends a path"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn a_host_that_is_not_planned_is_refused() {
+    homelab(repository())
+        .args(["check", "--host", "n10"])
+        .assert()
+        .code(2)
+        .stdout_eq("")
+        .stderr_eq("error: the plan has no host `n10`\nhint: did you mean `n100`?\n");
+}
+
+#[test]
 fn a_command_that_does_not_exist_is_a_usage_error() {
     homelab(repository())
         .arg("network-sideways")

@@ -4,7 +4,7 @@ use crate::home::Home;
 use crate::{PLAN, home_and_pi, lan, on_every_engine};
 use std::path::Path;
 
-on_every_engine!(what_is_not_ours_is_left_alone the_machine_must_be_fit);
+on_every_engine!(what_is_not_ours_is_left_alone the_machine_must_be_fit the_parent_may_be_a_bridge);
 
 fn what_is_not_ours_is_left_alone(suite: &str) {
     let (_home, pi) = home_and_pi(suite);
@@ -173,6 +173,30 @@ fn the_machine_must_be_fit(suite: &str) {
         .says("another machine on the LAN answers for 192.168.1.254");
     home.laptop.run("ip addr del 192.168.1.254/32 dev eth0");
     assert_eq!(pi.leftovers(), before, "nothing was changed");
+}
+
+fn the_parent_may_be_a_bridge(suite: &str) {
+    let (home, pi) = home_and_pi(suite);
+    // What the refusal of a bridge's port advises.
+    pi.sh("ip link add br9 type bridge; ip link set br9 up; ip link set eth0 master br9; ip addr flush dev eth0; \
+           ip addr add 192.168.1.204/24 dev br9; ip route add default via 192.168.1.1");
+    pi.write(
+        "/etc/homelab/homelab.toml",
+        &PLAN.replace("parent  = \"eth0\"", "parent  = \"br9\""),
+    );
+    pi.homelab("network-up").exits(0);
+    pi.homelab("env-up whoami").exits(0);
+    pi.homelab("env-up --env prod whoami").exits(0);
+    for (address, page) in [(200, "whoami of prod"), (230, "whoami of preprod")] {
+        assert_eq!(home.laptop.page(lan(address)).as_deref(), Some(page));
+        assert_eq!(pi.host.page(lan(address)).as_deref(), Some(page));
+    }
+    // Without a name in the file it is found by this host's address.
+    pi.write(
+        "/etc/homelab/homelab.toml",
+        &PLAN.replace("parent  = \"eth0\"\n", ""),
+    );
+    pi.homelab("network-up").exits(0).says("nothing to do");
 }
 
 #[test]

@@ -262,6 +262,14 @@ impl Reader<'_> {
         }
         if first.starts_with(['/', '.']) {
             let source = clean(&self.folder.join(first));
+            if source.to_string_lossy().contains(':') {
+                self.wrong(
+                    text,
+                    format!("`{}` has a `:`, where Docker ends a path", source.display()),
+                    "mount a folder without one in its path",
+                );
+                return None;
+            }
             return Some(Volume::Bind { source, target });
         }
         let fits = first.starts_with(|c: char| c.is_ascii_alphanumeric())
