@@ -2,13 +2,16 @@
 //! folders), the observed state, and the steps that must come of it. `SNAPSHOTS=overwrite cargo test` writes the steps.
 
 use super::containers::{self, Selection};
-use super::{Diff, network, preflight};
+mod machine;
+
+use super::{Diff, Step, network, preflight};
 use crate::cli::{Cli, Command, Environment};
 use crate::failure::Blocker;
 use crate::plan::{Plan, Service};
 use crate::state::State;
 use crate::{config, plan, report};
 use clap::Parser as _;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 fn read(path: &Path) -> String {
@@ -35,10 +38,18 @@ fn compile(folder: &Path) -> Plan {
     }
 }
 
+fn state_of(folder: &Path) -> State {
+    toml::from_str(&read(&folder.join("state.toml")))
+        .unwrap_or_else(|error| unreachable!("{}: {error}", folder.display()))
+}
+
 fn diff_of(folder: &Path) -> Result<Diff, Vec<Blocker>> {
+    diff_with(folder, &state_of(folder))
+}
+
+/// What the command of a case comes to when this is the state.
+fn diff_with(folder: &Path, state: &State) -> Result<Diff, Vec<Blocker>> {
     let plan = compile(folder);
-    let state: State = toml::from_str(&read(&folder.join("state.toml")))
-        .unwrap_or_else(|error| unreachable!("{}: {error}", folder.display()));
     let line = read(&folder.join("command"));
     let words = std::iter::once("homelab").chain(line.split_whitespace());
     let cli = Cli::try_parse_from(words).unwrap_or_else(|error| unreachable!("{error}"));
@@ -63,21 +74,21 @@ fn diff_of(folder: &Path) -> Result<Diff, Vec<Blocker>> {
         })
     };
     match &cli.command {
-        Command::NetworkUp(_) => network::up(&plan, host, &state),
-        Command::NetworkDown(_) => network::down(&plan, host, &state),
+        Command::NetworkUp(_) => network::up(&plan, host, state),
+        Command::NetworkDown(_) => network::down(&plan, host, state),
         Command::EnvUp(options) => select(options, &|selection| {
-            preflight::engine(&state).map_err(|blocker| vec![blocker])?;
-            let warnings = network::ready(&plan, host, selection.env, &state)
+            preflight::engine(state).map_err(|blocker| vec![blocker])?;
+            let warnings = network::ready(&plan, host, selection.env, state)
                 .map_err(|blocker| vec![blocker])?;
             let services: Vec<Service> =
                 selection.with_dependencies().into_iter().cloned().collect();
-            let mut diff = containers::up(selection, &services, &state)?;
+            let mut diff = containers::up(selection, &services, state)?;
             diff.warnings.splice(0..0, warnings);
             Ok(diff)
         }),
-        Command::EnvDown(options) => select(options, &|selection| {
-            Ok(containers::down(selection, &state))
-        }),
+        Command::EnvDown(options) => {
+            select(options, &|selection| Ok(containers::down(selection, state)))
+        }
         Command::Check => unreachable!("check has no diff"),
     }
 }
@@ -134,6 +145,82 @@ fn every_step_waits_only_for_earlier_ones() {
         {
             assert_eq!(step.id, index + 1);
             assert!(step.after.iter().all(|id| *id < step.id), "{step:?}");
+        }
+    }
+}
+
+/// Carries out some of the steps, each when those that it waits for are done, in an order and to an end that `seed` says.
+fn carry_out_some(diff: &Diff, state: &mut State, seed: usize) {
+    let mut done: BTreeSet<usize> = BTreeSet::new();
+    let end = seed % (diff.steps.len() + 1);
+    for turn in 0..end {
+        let is_ready = |step: &&Step| {
+            !done.contains(&step.id) && step.after.iter().all(|id| done.contains(id))
+        };
+        let ready: Vec<&Step> = diff.steps.iter().filter(is_ready).collect();
+        let Some(step) = ready.get((seed / 7 + turn * 31) % ready.len().max(1)) else {
+            unreachable!("the steps wait for each other");
+        };
+        machine::carry_out(step, state);
+        done.insert(step.id);
+    }
+}
+
+/// Carries out all that there is to do, after which nothing may be left.
+fn finish(folder: &Path, state: &mut State) {
+    let diff = diff_with(folder, state);
+    let diff = diff.unwrap_or_else(|blockers| unreachable!("{}: {blockers:?}", folder.display()));
+    for step in &diff.steps {
+        machine::carry_out(step, state);
+    }
+    let left = diff_with(folder, state).map(|diff| diff.steps);
+    assert_eq!(left, Ok(Vec::new()), "{}", folder.display());
+}
+
+#[test]
+fn nothing_is_left_to_do_when_all_steps_are_done() {
+    for folder in folders() {
+        if diff_of(&folder).is_ok() {
+            finish(&folder, &mut state_of(&folder));
+        }
+    }
+}
+
+#[test]
+fn a_run_that_was_killed_anywhere_can_be_run_again() {
+    for folder in folders() {
+        let Ok(diff) = diff_of(&folder) else { continue };
+        let mut whole = state_of(&folder);
+        finish(&folder, &mut whole);
+        for seed in 0..40 {
+            let mut state = state_of(&folder);
+            carry_out_some(&diff, &mut state, seed);
+            finish(&folder, &mut state);
+            let links = |state: &State| -> BTreeMap<String, String> {
+                let all = state.links.iter();
+                all.map(|link| (link.name.clone(), format!("{link:?}")))
+                    .collect()
+            };
+            assert_eq!(links(&state), links(&whole), "{}: {seed}", folder.display());
+            let pools = |state: &State| -> BTreeMap<String, String> {
+                let all = state.docker.networks.iter();
+                all.map(|n| (n.name.clone(), format!("{:?} {:?}", n.parent, n.pools)))
+                    .collect()
+            };
+            assert_eq!(
+                pools(&state).into_keys().collect::<Vec<_>>(),
+                pools(&whole).into_keys().collect::<Vec<_>>()
+            );
+            let containers = |state: &State| -> BTreeSet<(String, String)> {
+                let all = state.docker.containers.iter();
+                all.map(|c| (c.name.clone(), c.state.clone())).collect()
+            };
+            assert_eq!(
+                containers(&state),
+                containers(&whole),
+                "{}: {seed}",
+                folder.display()
+            );
         }
     }
 }

@@ -1,0 +1,207 @@
+//! What the kernel and the Engine make of a step, on a state instead of a machine. What they would refuse fails the test.
+
+use crate::diff::{Action, Step};
+use crate::plan;
+use crate::state::{
+    Api, Container, Endpoint, LABEL_ENVIRONMENT, LABEL_FINGERPRINT, LABEL_SERVICE, Link, Network,
+    Pool, State,
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Carries a step out.
+pub(super) fn carry_out(step: &Step, state: &mut State) {
+    let link = |state: &mut State, name: &str, change: &dyn Fn(&mut Link)| {
+        let found = state.links.iter_mut().find(|link| link.name == name);
+        change(found.unwrap_or_else(|| unreachable!("there is no link {name}")));
+    };
+    match &step.action {
+        Action::AddLink { name, parent, mac } => {
+            assert!(state.link(name).is_none(), "link {name} exists");
+            assert!(state.link(parent).is_some(), "there is no link {parent}");
+            state.links.push(Link {
+                name: name.clone(),
+                kind: "macvlan".to_owned(),
+                mode: Some("bridge".to_owned()),
+                parent: Some(parent.clone()),
+                mac: mac.clone(),
+                ..Link::default()
+            });
+        }
+        Action::DeleteLink { name } => {
+            let used = state
+                .docker
+                .networks
+                .iter()
+                .any(|n| n.parent.as_ref() == Some(name));
+            assert!(!used, "a network stands on {name}");
+            state.links.retain(|link| link.name != *name);
+            state.routes.retain(|route| route.link != *name);
+        }
+        Action::SetAlias { name, alias } => {
+            link(state, name, &|link| link.alias = Some(alias.clone()));
+        }
+        Action::SetArpFilter { name } => link(state, name, &|link| link.arp_filter = true),
+        Action::AddAddress { name, address } => {
+            link(state, name, &|link| link.addresses.push(*address));
+        }
+        Action::SetUp { name } => {
+            let mac = state.link(name).map(|link| link.mac.clone());
+            let mut others = state
+                .links
+                .iter()
+                .filter(|other| other.name != *name && other.up);
+            assert!(
+                !others.any(|other| Some(&other.mac) == mac.as_ref()),
+                "two links, one address"
+            );
+            link(state, name, &|link| (link.up, link.carrier) = (true, true));
+        }
+        Action::AddRoute(route) => {
+            assert!(
+                state.link(&route.link).is_some_and(|link| link.up),
+                "{} is down",
+                route.link
+            );
+            let mut routes = state.routes.iter();
+            let clashes =
+                routes.any(|r| r.destination == route.destination && r.metric == route.metric);
+            assert!(!clashes, "there is a route to {}", route.destination);
+            state.routes.push(route.clone());
+        }
+        Action::DeleteRoute(route) => state.routes.retain(|found| found != route),
+        action => ask_engine(action, step.id, state),
+    }
+}
+
+fn ask_engine(action: &Action, step: usize, state: &mut State) {
+    let docker = &mut state.docker;
+    let id = format!(
+        "made-{}",
+        docker.networks.len() + docker.containers.len() + step
+    );
+    match action {
+        Action::CreateNetwork(new) => {
+            let name = plan::network_name(&new.env);
+            assert!(docker.network(&name).is_none(), "network {name} exists");
+            let mut pools = docker.networks.iter().flat_map(|network| &network.pools);
+            assert!(
+                !pools.any(|pool| pool.subnet == new.subnet),
+                "the gateway of {} is taken",
+                new.subnet
+            );
+            let is_parent = |network: &Network| network.parent.as_ref() == Some(&new.parent);
+            let shares = docker.api >= Api::SHARED_PARENT;
+            assert!(
+                shares || !docker.networks.iter().any(is_parent),
+                "{} is taken",
+                new.parent
+            );
+            assert!(
+                state.links.iter().any(|link| link.name == new.parent),
+                "no {}",
+                new.parent
+            );
+            docker.networks.push(Network {
+                name,
+                id,
+                driver: "macvlan".to_owned(),
+                parent: Some(new.parent.clone()),
+                mode: Some("bridge".to_owned()),
+                pools: vec![Pool {
+                    subnet: new.subnet,
+                    ip_range: Some(new.ip_range),
+                    gateway: Some(new.gateway),
+                    auxiliary: new.auxiliary.keys().copied().collect(),
+                }],
+                labels: BTreeMap::from([(LABEL_ENVIRONMENT.to_owned(), new.env.clone())]),
+            });
+        }
+        Action::RemoveNetwork { name, id } => {
+            assert!(
+                docker.attached(name).is_empty(),
+                "containers are attached to {name}"
+            );
+            docker.networks.retain(|network| network.id != *id);
+        }
+        Action::Pull { image } => {
+            docker
+                .images
+                .insert(image.clone(), format!("sha256:{image}"));
+        }
+        Action::CreateVolume { name, .. } => docker.volumes.push(name.clone()),
+        Action::CreateContainer(new) => {
+            let (name, service) = (new.service.container(), &new.service);
+            assert!(docker.container(&name).is_none(), "container {name} exists");
+            for volume in service.named_volumes() {
+                assert!(
+                    docker.volumes.iter().any(|known| known == volume),
+                    "no volume {volume}"
+                );
+            }
+            let image = docker.images.get(&service.image);
+            let image = image.unwrap_or_else(|| unreachable!("{} is not there", service.image));
+            let endpoint = Endpoint {
+                network_id: String::new(),
+                address: Some(new.address),
+            };
+            docker.containers.push(Container {
+                name,
+                id,
+                image: image.clone(),
+                state: "created".to_owned(),
+                labels: BTreeMap::from([
+                    (LABEL_ENVIRONMENT.to_owned(), service.env.clone()),
+                    (LABEL_SERVICE.to_owned(), service.name.clone()),
+                    (LABEL_FINGERPRINT.to_owned(), service.fingerprint()),
+                ]),
+                networks: BTreeMap::from([(plan::network_name(&service.env), endpoint)]),
+                volumes: new.carried.clone(),
+            });
+        }
+        Action::StartContainer { name } => start(name, state),
+        Action::StopContainer { name } => {
+            let found = docker.containers.iter_mut().find(|c| c.name == *name);
+            found.unwrap_or_else(|| unreachable!("no {name}")).state = "exited".to_owned();
+        }
+        Action::RemoveContainer { name } => {
+            assert!(
+                docker.container(name).is_some_and(|c| !c.is_running()),
+                "{name} runs"
+            );
+            docker
+                .containers
+                .retain(|container| container.name != *name);
+        }
+        action => unreachable!("the kernel does {action:?}"),
+    }
+}
+
+fn start(name: &str, state: &mut State) {
+    let networks: BTreeMap<String, String> = state
+        .docker
+        .networks
+        .iter()
+        .map(|network| (network.name.clone(), network.id.clone()))
+        .collect();
+    let taken: BTreeSet<_> = state
+        .docker
+        .containers
+        .iter()
+        .filter(|container| container.name != name && container.is_running())
+        .flat_map(|container| container.networks.values())
+        .filter_map(|endpoint| endpoint.address)
+        .collect();
+    let mut containers = state.docker.containers.iter_mut();
+    let container = containers.find(|container| container.name == name);
+    let container = container.unwrap_or_else(|| unreachable!("there is no container {name}"));
+    for (network, endpoint) in &mut container.networks {
+        assert!(
+            !endpoint
+                .address
+                .is_some_and(|address| taken.contains(&address)),
+            "{name}: taken"
+        );
+        endpoint.network_id = networks.get(network).cloned().unwrap_or_default();
+    }
+    container.state = "running".to_owned();
+}
