@@ -496,7 +496,10 @@ impl<'a> Table<'a> {
             let path = self.join(key);
             let mut problem = Problem::error(name.span(), format!("unknown key `{path}`"))
                 .label("not a known key");
-            problem = if let Some(near) = nearest(key, self.known.iter().copied()) {
+            let is_service = self.known.contains(&"image");
+            problem = if let Some(why) = is_service.then(|| of_compose(key)).flatten() {
+                problem.hint(why)
+            } else if let Some(near) = nearest(key, self.known.iter().copied()) {
                 self.found.unreadable.push(self.join(near));
                 problem.hint(format!("did you mean `{near}`?"))
             } else {
@@ -505,6 +508,23 @@ impl<'a> Table<'a> {
             };
             self.found.problems.push(problem);
         }
+    }
+}
+
+/// Why a key that people know from Compose files is none here.
+fn of_compose(key: &str) -> Option<&'static str> {
+    match key {
+        "ports" | "expose" => {
+            Some("a container answers on its own address, on every port: leave this out")
+        }
+        "networks" | "network_mode" => {
+            Some("a service is on the network of its environment: give it an `address` there")
+        }
+        "container_name" => Some("a container is named SERVICE-ENV: leave this out"),
+        "build" => {
+            Some("build the image with `docker build -t NAME .` and write `image = \"NAME\"`")
+        }
+        _ => None,
     }
 }
 
