@@ -114,15 +114,19 @@ impl Report {
         }
     }
 
-    /// A step that may take long begins.
+    /// A step that may take long begins: a pull, or a stop with its grace period.
     pub fn begun(self, step: &Step) {
-        if let Action::Pull { image } = &step.action {
-            if self.json {
-                out(&step_json("begun", step).to_string());
-            }
-            if !self.quiet {
-                err(&format!("pulling image {image}"));
-            }
+        let doing = match &step.action {
+            Action::Pull { .. } => "pulling",
+            Action::StopContainer { .. } => "stopping",
+            _ => return,
+        };
+        if self.json {
+            out(&step_json("begun", step).to_string());
+        }
+        if !self.quiet {
+            let words = step.action.words();
+            err(&format!("{doing} {} {}", words.kind, words.name));
         }
     }
 
@@ -136,7 +140,9 @@ impl Report {
             }
             out(&object.to_string());
         }
-        if self.quiet {
+        // That it stops was said, and that it is removed will be.
+        let is_said = matches!(step.action, Action::StopContainer { .. }) && !self.verbose;
+        if self.quiet || is_said {
             return;
         }
         let words = step.action.words();
