@@ -106,3 +106,85 @@ async fn ask_engine(action: &Action, engine: &Engine) -> Result<(), Failure> {
         | Action::DeleteRoute(_) => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    //! Against real links, in a network namespace of their own.
+
+    use super::*;
+    use crate::netlink::tests::in_a_namespace;
+
+    fn step(id: StepId, action: Action, after: &[StepId]) -> Step {
+        Step {
+            id,
+            action,
+            cause: String::new(),
+            after: after.to_vec(),
+        }
+    }
+
+    fn add(name: &str, parent: &str, last: u8) -> Action {
+        Action::AddLink {
+            name: name.to_owned(),
+            parent: parent.to_owned(),
+            mac: format!("02:00:00:00:00:{last:02x}"),
+        }
+    }
+
+    fn alias(name: &str) -> Action {
+        Action::SetAlias {
+            name: name.to_owned(),
+            alias: "homelab: test".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_failure_stops_only_what_waits_for_it() {
+        in_a_namespace(
+            "apply::tests::a_failure_stops_only_what_waits_for_it",
+            async |netlink| {
+                let steps = [
+                    step(1, add("good", "eth0", 1), &[]),
+                    step(2, add("bad", "nowhere", 2), &[]),
+                    step(3, alias("good"), &[1]),
+                    step(4, alias("bad"), &[2]),
+                    step(5, alias("bad"), &[3, 4]),
+                    step(
+                        6,
+                        Action::Pull {
+                            image: "x".to_owned(),
+                        },
+                        &[],
+                    ),
+                ];
+                let machine = Machine {
+                    netlink: netlink.clone(),
+                    engine: None,
+                };
+                let (mut begun, mut done) = (Vec::new(), Vec::new());
+                let result = apply(&steps, &machine, |step, elapsed| match elapsed {
+                    None => begun.push(step.id),
+                    Some(_) => done.push(step.id),
+                })
+                .await;
+                let failure = result.err().map(|failure| failure.to_string());
+                assert_eq!(begun, [1, 2, 6, 3]);
+                assert_eq!(done, [1, 3]);
+                let said = failure.unwrap_or_default();
+                assert!(said.contains("there is no link `nowhere`"), "{said}");
+                assert!(
+                    said.contains("there is no Docker Engine to do this"),
+                    "{said}"
+                );
+                assert!(said.contains("2 of 6 steps were not carried out"), "{said}");
+                let links = netlink.links().await.unwrap_or_default();
+                let ours: Vec<&str> = links
+                    .iter()
+                    .filter(|l| l.is_ours())
+                    .map(|l| l.name.as_str())
+                    .collect();
+                assert_eq!(ours, ["good"]);
+            },
+        );
+    }
+}

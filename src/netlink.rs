@@ -536,7 +536,7 @@ fn mac_bytes(text: &str) -> Vec<u8> {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     //! Against real links of the kernel, in a network namespace that an ordinary user may make.
 
     use super::*;
@@ -544,14 +544,14 @@ mod tests {
 
     const MARK: &str = "HOMELAB_TEST_IN_NAMESPACE";
 
-    /// Runs a test of this module again in namespaces of its own, where `lo` is the only link.
-    fn in_a_namespace(test: &str, body: impl AsyncFnOnce(Netlink)) {
+    /// Runs a test again in namespaces of its own, where a pair of links, `eth0` and `wire`, is all that there is.
+    pub fn in_a_namespace(test: &str, body: impl AsyncFnOnce(Netlink)) {
         if std::env::var_os(MARK).is_none() {
             let program = std::env::current_exe().unwrap_or_default();
             let output = std::process::Command::new("unshare")
                 .args(["--user", "--map-root-user", "--net"])
                 .arg(program)
-                .args(["--nocapture", "--exact", &format!("netlink::tests::{test}")])
+                .args(["--nocapture", "--exact", test])
                 .env(MARK, "yes")
                 .output();
             let output = output.unwrap_or_else(|error| unreachable!("unshare: {error}"));
@@ -599,61 +599,64 @@ mod tests {
 
     #[test]
     fn what_is_made_is_what_is_read() {
-        in_a_namespace("what_is_made_is_what_is_read", async |netlink| {
-            let mac = "02:42:c0:a8:01:fe";
-            assert_eq!(words(netlink.add_macvlan("shim", "eth0", mac).await), "");
-            let mut expected = Link {
-                name: "shim".to_owned(),
-                kind: "macvlan".to_owned(),
-                mode: Some("bridge".to_owned()),
-                parent: Some("eth0".to_owned()),
-                mac: mac.to_owned(),
-                ..Link::default()
-            };
-            assert_eq!(link(&netlink, "shim").await, expected);
+        in_a_namespace(
+            "netlink::tests::what_is_made_is_what_is_read",
+            async |netlink| {
+                let mac = "02:42:c0:a8:01:fe";
+                assert_eq!(words(netlink.add_macvlan("shim", "eth0", mac).await), "");
+                let mut expected = Link {
+                    name: "shim".to_owned(),
+                    kind: "macvlan".to_owned(),
+                    mode: Some("bridge".to_owned()),
+                    parent: Some("eth0".to_owned()),
+                    mac: mac.to_owned(),
+                    ..Link::default()
+                };
+                assert_eq!(link(&netlink, "shim").await, expected);
 
-            assert_eq!(words(netlink.set_alias("shim", "homelab: shim").await), "");
-            assert_eq!(words(Netlink::set_arp_filter("shim")), "");
-            let address = net("192.168.1.254/32");
-            assert_eq!(words(netlink.add_address("shim", address).await), "");
-            assert_eq!(words(netlink.set_up("shim").await), "");
-            expected.alias = Some("homelab: shim".to_owned());
-            expected.arp_filter = true;
-            expected.addresses = vec![address];
-            (expected.up, expected.carrier) = (true, true);
-            assert_eq!(link(&netlink, "shim").await, expected);
+                assert_eq!(words(netlink.set_alias("shim", "homelab: shim").await), "");
+                assert_eq!(words(Netlink::set_arp_filter("shim")), "");
+                let address = net("192.168.1.254/32");
+                assert_eq!(words(netlink.add_address("shim", address).await), "");
+                assert_eq!(words(netlink.set_up("shim").await), "");
+                expected.alias = Some("homelab: shim".to_owned());
+                expected.arp_filter = true;
+                expected.addresses = vec![address];
+                (expected.up, expected.carrier) = (true, true);
+                assert_eq!(link(&netlink, "shim").await, expected);
 
-            let route = Route {
-                destination: net("192.168.1.192/26"),
-                link: "shim".to_owned(),
-                source: Some(address.addr()),
-                gateway: None,
-                metric: 0,
-            };
-            assert_eq!(words(netlink.add_route(&route).await), "");
-            let routes = netlink.routes().await.unwrap_or_default();
-            assert_eq!(routes, std::slice::from_ref(&route));
-            for _ in 0..2 {
-                assert_eq!(words(netlink.delete_route(&route).await), "");
-                assert_eq!(netlink.routes().await.unwrap_or_default(), []);
-            }
-            for _ in 0..2 {
-                assert_eq!(words(netlink.delete_link("shim").await), "");
-            }
-            let names: Vec<String> = netlink
-                .links()
-                .await
-                .unwrap_or_default()
-                .into_iter()
-                .map(|l| l.name)
-                .collect();
-            assert!(!names.contains(&"shim".to_owned()), "{names:?}");
-        });
+                let route = Route {
+                    destination: net("192.168.1.192/26"),
+                    link: "shim".to_owned(),
+                    source: Some(address.addr()),
+                    gateway: None,
+                    metric: 0,
+                };
+                assert_eq!(words(netlink.add_route(&route).await), "");
+                let routes = netlink.routes().await.unwrap_or_default();
+                assert_eq!(routes, std::slice::from_ref(&route));
+                for _ in 0..2 {
+                    assert_eq!(words(netlink.delete_route(&route).await), "");
+                    assert_eq!(netlink.routes().await.unwrap_or_default(), []);
+                }
+                for _ in 0..2 {
+                    assert_eq!(words(netlink.delete_link("shim").await), "");
+                }
+                let names: Vec<String> = netlink
+                    .links()
+                    .await
+                    .unwrap_or_default()
+                    .into_iter()
+                    .map(|l| l.name)
+                    .collect();
+                assert!(!names.contains(&"shim".to_owned()), "{names:?}");
+            },
+        );
     }
 
     #[test]
     fn refusals_are_sentences() {
-        in_a_namespace("refusals_are_sentences", async |netlink| {
+        in_a_namespace("netlink::tests::refusals_are_sentences", async |netlink| {
             let mac = "02:42:c0:a8:01:fe";
             assert_eq!(
                 words(netlink.add_macvlan("shim", "eth7", mac).await),
