@@ -225,7 +225,7 @@ fn read_service(name: Text, t: &mut Table, is_override: bool) -> Service {
         shm_size: t.scalar("shm_size"),
         stop_signal: t.scalar("stop_signal"),
         stop_grace_period: t.string("stop_grace_period"),
-        depends_on: t.list("depends_on"),
+        depends_on: t.depends_on(),
     }
 }
 
@@ -420,6 +420,29 @@ impl<'a> Table<'a> {
                 None
             }
         }
+    }
+
+    /// A list of services, or a table of them whose only condition is `service_started`.
+    fn depends_on(&mut self) -> Option<Vec<Text>> {
+        let value = self.take("depends_on")?;
+        if !value.get_ref().is_table() {
+            return self.list("depends_on");
+        }
+        let services = self.tables("depends_on", |name, t| (name, t.string("condition")));
+        for (name, condition) in &services {
+            let name = name.get_ref();
+            if let Some(condition) = condition
+                && condition.get_ref() != "service_started"
+            {
+                let what = format!("`{}` cannot be waited for", condition.get_ref());
+                self.found
+                    .problems
+                    .push(Problem::error(condition.span(), what).hint(format!(
+                        "homelab waits for the start of `{name}` only: write `service_started`"
+                    )));
+            }
+        }
+        Some(services.into_iter().map(|(name, _)| name).collect())
     }
 
     fn strings_by_name(&mut self, key: &'static str) -> Vec<(Text, Text)> {

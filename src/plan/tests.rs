@@ -233,3 +233,25 @@ fn a_fingerprint_names_the_keys_that_are_set() {
     b.command = Some(vec!["a".to_owned(), "bc".to_owned()]);
     assert_ne!(a.fingerprint(), b.fingerprint());
 }
+
+#[test]
+fn dependencies_are_a_list_or_a_table_of_starts() {
+    let base = TWO.replace("hostname = \"{literal}\"\n", "");
+    let db = "\n[services.db]\nimage = \"db\"\n";
+    for written in [
+        "depends_on = [\"db\"]",
+        "depends_on = { db = {} }",
+        "depends_on = { db = { condition = \"service_started\" } }",
+    ] {
+        let text = base.replace(
+            "image = \"web:{env}\"",
+            &format!("image = \"web\"\n{written}"),
+        );
+        let plan = plan_of(&format!("{text}{db}"));
+        assert_eq!(
+            service(&plan, "prod", "web").depends_on,
+            ["db"],
+            "{written}"
+        );
+    }
+}
