@@ -15,8 +15,13 @@ pub(super) struct WantedLink {
     parent: String,
     mac: String,
     alias: String,
-    /// The shim's address and route; a parent link has neither and stays down.
-    shim: Option<(Ipv4Addr, Ipv4Net)>,
+    /// What makes a link the shim; a parent link has nothing of it and stays down.
+    shim: Option<Shim>,
+}
+
+struct Shim {
+    address: Ipv4Addr,
+    route: Route,
 }
 
 /// Every link that the plan may want on this host: the shim, and a parent link for each environment.
@@ -26,7 +31,10 @@ fn plannable(plan: &Plan, host: &Host, parent: &str) -> Vec<WantedLink> {
         parent: parent.to_owned(),
         mac: mac_of(host.shim),
         alias: format!("{LINK_ALIAS_PREFIX}shim"),
-        shim: Some((host.shim, plan.route)),
+        shim: Some(Shim {
+            address: host.shim,
+            route: shim_route(plan, host),
+        }),
     };
     let parents = plan.envs.iter().map(|env| WantedLink {
         name: env.parent_link(),
@@ -107,7 +115,8 @@ pub(super) fn in_the_way(wanted: &WantedLink, state: &State) -> Option<Blocker> 
             ),
         ));
     }
-    let (address, destination) = wanted.shim?;
+    let shim = wanted.shim.as_ref()?;
+    let (address, destination) = (shim.address, shim.route.destination);
     let other = state
         .links
         .iter()
@@ -146,22 +155,6 @@ pub(super) fn shim_route(plan: &Plan, host: &Host) -> Route {
         gateway: None,
         metric: 0,
     }
-}
-
-/// Whether a route is the wanted one.
-pub(super) fn same(found: &Route, wanted: &Route) -> bool {
-    let Route {
-        destination,
-        link,
-        source,
-        gateway,
-        metric,
-    } = wanted;
-    found.destination == *destination
-        && found.link == *link
-        && found.source == *source
-        && found.gateway == *gateway
-        && found.metric == *metric
 }
 
 /// The steps for one link; the last ones are what its users wait for.
@@ -203,37 +196,22 @@ pub(super) fn steps(
         };
         last = vec![diff.push(alias, "it marks the link as homelab's", &last)];
     }
-    match wanted.shim {
-        Some((address, destination)) => shim_steps(
-            &Shim {
-                name,
-                address,
-                destination,
-            },
-            existing,
-            state,
-            diff,
-            last,
-        ),
+    match &wanted.shim {
+        Some(shim) => shim_steps(name, shim, existing, state, diff, last),
         None => last,
     }
 }
 
-struct Shim<'a> {
-    name: &'a str,
-    address: Ipv4Addr,
-    destination: Ipv4Net,
-}
-
 /// What the shim has that a parent link has not, after the steps `marked`.
 fn shim_steps(
+    name: &str,
     shim: &Shim,
     existing: Option<&Link>,
     state: &State,
     diff: &mut Diff,
     marked: Vec<StepId>,
 ) -> Vec<StepId> {
-    let name = shim.name.to_owned();
+    let name = name.to_owned();
     let mut dressed = Vec::new();
     if existing.is_none_or(|link| !link.arp_filter) {
         let cause = "it shall not answer for this host's other addresses";
@@ -252,29 +230,22 @@ fn shim_steps(
         let action = Action::SetUp { name: name.clone() };
         last = vec![diff.push(action, "it is down", &last)];
     }
-    let route = Route {
-        destination: shim.destination,
-        link: name,
-        source: Some(shim.address),
-        gateway: None,
-        metric: 0,
-    };
     // On the shim, routes with its address as their source are ours, and so is the planned destination. The kernel takes
     // all routes of a link that is down.
     let found = state.routes.iter().filter(|found| {
-        let is_destination = found.destination == shim.destination && found.metric == 0;
+        let is_destination = found.destination == shim.route.destination && found.metric == 0;
         let is_ours = found.source == Some(shim.address) || is_destination;
-        is_up && found.link == shim.name && is_ours
+        is_up && found.link == name && is_ours
     });
     let (planned, outdated): (Vec<&Route>, Vec<&Route>) =
-        found.partition(|found| same(found, &route));
+        found.partition(|found| **found == shim.route);
     for route in outdated {
         let action = Action::DeleteRoute(route.clone());
         last.push(diff.push(action, "the plan does not want it", &[]));
     }
     if planned.is_empty() {
         let cause = "it leads this host to the containers";
-        last = vec![diff.push(Action::AddRoute(route), cause, &last)];
+        last = vec![diff.push(Action::AddRoute(shim.route.clone()), cause, &last)];
     }
     last
 }

@@ -11,19 +11,11 @@ use ipnet::Ipv4Net;
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-/// A network that should exist.
-struct WantedNetwork<'a> {
-    env: &'a Env,
-    /// Parents that will do for a network that is there: the interface itself, or the environment's parent link.
-    parents: [String; 2],
-    gateway: Ipv4Addr,
-}
-
 /// How a network differs from the plan.
-pub(super) struct Difference {
-    pub text: String,
+struct Difference {
+    text: String,
     /// Only what it must not give out differs: containers with planned addresses work all the same.
-    pub is_minor: bool,
+    is_minor: bool,
 }
 
 /// What makes the kernel and the Engine as the plan wants them on `host`.
@@ -41,24 +33,12 @@ pub fn up(plan: &Plan, host: &Host, state: &State) -> Result<Diff, Vec<Blocker>>
     let (Some(parent), true) = (parent, blockers.is_empty()) else {
         return Err(blockers);
     };
-    let wanted: Vec<WantedNetwork> = plan
-        .envs
-        .iter()
-        .map(|env| WantedNetwork {
-            env,
-            parents: [parent.name.clone(), env.parent_link()],
-            gateway: plan.gateway,
-        })
-        .collect();
-    converge(
-        &Goal {
-            plan,
-            host,
-            parent: &parent.name,
-        },
-        &wanted,
-        state,
-    )
+    let goal = Goal {
+        plan,
+        host,
+        parent: &parent.name,
+    };
+    converge(&goal, &plan.envs, state)
 }
 
 /// What takes away everything that [`up`] makes, whatever the plan says now.
@@ -93,10 +73,7 @@ pub fn ready(plan: &Plan, host: &Host, env: &Env, state: &State) -> Result<Vec<B
         .link(&plan.shim_name)
         .ok_or_else(|| not_up(format!("there is no link `{}`", plan.shim_name)))?;
     let route = links::shim_route(plan, host);
-    if !shim.up
-        || !shim.has(host.shim)
-        || !state.routes.iter().any(|found| links::same(found, &route))
-    {
+    if !shim.up || !shim.has(host.shim) || !state.routes.contains(&route) {
         return Err(not_up(format!(
             "link `{}` is not as planned",
             plan.shim_name
@@ -110,15 +87,13 @@ pub fn ready(plan: &Plan, host: &Host, env: &Env, state: &State) -> Result<Vec<B
     if network.environment().is_none() {
         return Err(foreign_network(&name));
     }
-    let parent = shim.parent.clone().unwrap_or_default();
-    let wanted = WantedNetwork {
-        env,
-        parents: [parent, env.parent_link()],
-        gateway: plan.gateway,
+    let goal = Goal {
+        plan,
+        host,
+        parent: shim.parent.as_deref().unwrap_or_default(),
     };
-    let differences = differences(plan, host, &wanted, network);
-    let text: Vec<&str> = differences.iter().map(|d| d.text.as_str()).collect();
-    let text = text.join("; ");
+    let differences = differences(&goal, env, network);
+    let text = text_of(&differences);
     if differences.iter().any(|difference| !difference.is_minor) {
         return Err(not_up(format!(
             "network `{name}` differs from the plan: {text}"
@@ -142,7 +117,7 @@ struct Goal<'a> {
     parent: &'a str,
 }
 
-fn converge(goal: &Goal, wanted: &[WantedNetwork], state: &State) -> Result<Diff, Vec<Blocker>> {
+fn converge(goal: &Goal, wanted: &[Env], state: &State) -> Result<Diff, Vec<Blocker>> {
     let mut diff = Diff::default();
     let mut blockers = Vec::new();
     let (kept, outdated) = sort_networks(goal, wanted, state, &mut diff, &mut blockers);
@@ -213,7 +188,7 @@ type Sorted<'a> = (Vec<&'a Network>, Vec<(&'a Network, String)>);
 
 fn sort_networks<'a>(
     goal: &Goal,
-    wanted: &[WantedNetwork],
+    wanted: &[Env],
     state: &'a State,
     diff: &mut Diff,
     blockers: &mut Vec<Blocker>,
@@ -222,7 +197,7 @@ fn sort_networks<'a>(
     for network in &state.docker.networks {
         let name = &network.name;
         let attached = state.docker.attached(name);
-        let wanted_here = wanted.iter().find(|wanted| wanted.env.network() == *name);
+        let wanted_here = wanted.iter().find(|env| env.network() == *name);
         let Some(env) = network.environment() else {
             if wanted_here.is_some() {
                 blockers.push(foreign_network(name));
@@ -257,13 +232,12 @@ fn sort_networks<'a>(
             }
             continue;
         };
-        let differences = differences(goal.plan, goal.host, wanted_here, network);
+        let differences = differences(goal, wanted_here, network);
         if differences.is_empty() {
             kept.push(network);
             continue;
         }
-        let text: Vec<&str> = differences.iter().map(|d| d.text.as_str()).collect();
-        let text = text.join("; ");
+        let text = text_of(&differences);
         if attached.is_empty() {
             outdated.push((network, text));
         } else {
@@ -294,12 +268,8 @@ fn foreign_network(name: &str) -> Blocker {
 
 /// What of a network of ours is not as planned. Its pool may be any that contains the subnet: the order of the file must
 /// not force a network to be made anew. Nor must an upgrade of the Engine, so either parent will do.
-fn differences(
-    plan: &Plan,
-    host: &Host,
-    wanted: &WantedNetwork,
-    network: &Network,
-) -> Vec<Difference> {
+fn differences(goal: &Goal, env: &Env, network: &Network) -> Vec<Difference> {
+    let plan = goal.plan;
     let mut found = Vec::new();
     let mut major = |text: String| {
         found.push(Difference {
@@ -311,9 +281,11 @@ fn differences(
         major(format!("its driver is {}", network.driver));
     }
     let parent = network.parent.as_deref().unwrap_or("missing");
-    if !wanted.parents.iter().any(|known| known == parent) {
-        let [planned, _] = &wanted.parents;
-        major(format!("its parent is {parent}, planned is {planned}"));
+    if parent != goal.parent && parent != env.parent_link() {
+        major(format!(
+            "its parent is {parent}, planned is {}",
+            goal.parent
+        ));
     }
     let [pool] = network.pools.as_slice() else {
         major("it has not one IPv4 pool".to_owned());
@@ -331,24 +303,26 @@ fn differences(
             plan.subnet
         ));
     }
-    let planned = wanted.env.ip_range();
+    let planned = env.ip_range();
     if *ip_range != Some(planned) {
         let is = ip_range.map_or("missing".to_owned(), |range| range.to_string());
         major(format!("its ip_range is {is}, planned is {planned}"));
     }
-    if *gateway != Some(wanted.gateway) {
+    if *gateway != Some(plan.gateway) {
         let is = gateway.map_or("missing".to_owned(), |gateway| gateway.to_string());
-        major(format!(
-            "its gateway is {is}, planned is {}",
-            wanted.gateway
-        ));
+        major(format!("its gateway is {is}, planned is {}", plan.gateway));
     }
     if found.is_empty() {
-        let planned = plan.auxiliary(wanted.env, &host.name, *subnet);
+        let planned = plan.auxiliary(env, &goal.host.name, *subnet);
         let planned = planned.into_keys().collect();
-        found.extend(auxiliary_differences(host, wanted.env, &planned, auxiliary));
+        found.extend(auxiliary_differences(goal.host, env, &planned, auxiliary));
     }
     found
+}
+
+fn text_of(differences: &[Difference]) -> String {
+    let texts: Vec<&str> = differences.iter().map(|d| d.text.as_str()).collect();
+    texts.join("; ")
 }
 
 fn auxiliary_differences(
@@ -393,7 +367,7 @@ fn auxiliary_differences(
 /// Pools and parents for the networks that have to be made.
 fn new_networks(
     goal: &Goal,
-    wanted: &[WantedNetwork],
+    wanted: &[Env],
     kept: &[&Network],
     state: &State,
 ) -> Vec<(NewNetwork, String)> {
@@ -409,8 +383,8 @@ fn new_networks(
         .iter()
         .any(|network| network.parent.as_deref() == Some(goal.parent));
     let mut new = Vec::new();
-    for wanted in wanted {
-        let name = wanted.env.network();
+    for env in wanted {
+        let name = env.network();
         if kept.iter().any(|network| network.name == name) {
             continue;
         }
@@ -424,7 +398,7 @@ fn new_networks(
         let parent = if shares || parent_is_free {
             goal.parent.to_owned()
         } else {
-            wanted.env.parent_link()
+            env.parent_link()
         };
         parent_is_free = false;
         let cause = if state.docker.network(&name).is_some() {
@@ -434,12 +408,12 @@ fn new_networks(
         };
         new.push((
             NewNetwork {
-                env: wanted.env.name.clone(),
+                env: env.name.clone(),
                 parent,
                 subnet,
-                ip_range: wanted.env.ip_range(),
+                ip_range: env.ip_range(),
                 gateway: goal.plan.gateway,
-                auxiliary: goal.plan.auxiliary(wanted.env, &goal.host.name, subnet),
+                auxiliary: goal.plan.auxiliary(env, &goal.host.name, subnet),
             },
             cause.to_owned(),
         ));
