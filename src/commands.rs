@@ -167,23 +167,16 @@ impl Home<'_> {
         let name = self.env_name(options)?;
         let (machine, state) = observe::machine().await?;
         diff::preflight::engine(&state)?;
-        let is_there = state
-            .docker
-            .containers
-            .iter()
-            .any(|container| container.service().is_some_and(|(env, _)| env == name));
-        if self.plan.env(&name).is_none() && is_there && options.services.is_empty() {
+        let made = || state.docker.of_environment(&name);
+        let is_planned = self.plan.env(&name).is_some();
+        if !is_planned && made().next().is_some() && options.services.is_empty() {
             let diff = containers::down_unplanned(&name, &state);
             return self.carry_out(&diff, &options.change, &machine).await;
         }
         let env = self.env(&name)?;
         let host = self.host(&state)?;
         let selection = self.selection(env, host, options);
-        let has_container = |service: &String| {
-            let of = (name.as_str(), service.as_str());
-            let mut containers = state.docker.containers.iter();
-            containers.any(|container| container.service() == Some(of))
-        };
+        let has_container = |service: &String| made().any(|(of, _)| of == service);
         if !options.services.iter().all(has_container) {
             check_services(&selection)?;
         }

@@ -1,5 +1,6 @@
 //! Asks the kernel and the Engine what there is. Reads only.
 
+use crate::diff::containers;
 use crate::docker::Engine;
 use crate::failure::Failure;
 use crate::netlink::Netlink;
@@ -114,18 +115,14 @@ async fn answering(
     let needed = services
         .iter()
         .filter(|service| {
-            service.address.is_none() && state.docker.container(&service.container()).is_none()
+            service.address.is_none() && containers::kept(plan, env, service, state).is_none()
         })
         .count();
     let mut answered = Vec::new();
     if needed == 0 {
         return Ok(answered);
     }
-    let held = state.docker.held_addresses();
-    let candidates: Vec<Ipv4Addr> = plan
-        .unplanned(env)
-        .filter(|address| !held.contains(address))
-        .collect();
+    let candidates: Vec<Ipv4Addr> = containers::free(plan, env, state).collect();
     let mut free = 0;
     for asked in candidates.chunks(needed.max(4)) {
         let found = machine.netlink.answering(&plan.shim_name, asked).await?;

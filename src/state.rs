@@ -261,6 +261,17 @@ impl Docker {
             .find(|container| container.name == name)
     }
 
+    /// The containers that homelab made for an environment, with their services.
+    pub fn of_environment<'a>(
+        &'a self,
+        env: &'a str,
+    ) -> impl Iterator<Item = (&'a str, &'a Container)> {
+        self.containers.iter().filter_map(move |container| {
+            let (of, service) = container.service()?;
+            (of == env).then_some((service, container))
+        })
+    }
+
     /// The addresses that containers have or ask for, on any network.
     pub fn held_addresses(&self) -> Vec<Ipv4Addr> {
         self.containers

@@ -1,7 +1,9 @@
 //! The containers of one environment: what the plan wants against what there is. Pure.
 
+mod addresses;
 mod up;
 
+pub use addresses::{free, kept};
 pub use up::up;
 
 use super::{Action, Diff, StepId, named};
@@ -57,26 +59,18 @@ impl<'a> Selection<'a> {
     }
 
     /// Containers of this environment whose services are not planned here.
-    fn orphans<'s>(&self, state: &'s State) -> Vec<&'s Container> {
+    fn orphans<'s>(&'s self, state: &'s State) -> Vec<(&'s str, &'s Container)> {
         let planned: BTreeSet<String> = self.here().map(Service::container).collect();
-        state
-            .docker
-            .containers
-            .iter()
-            .filter(|container| {
-                let is_here = container
-                    .service()
-                    .is_some_and(|(env, _)| env == self.env.name);
-                is_here && !planned.contains(&container.name)
-            })
+        let made = state.docker.of_environment(&self.env.name);
+        made.filter(|(_, container)| !planned.contains(&container.name))
             .collect()
     }
 
-    fn report_orphans(&self, orphans: &[&Container], command: &str, diff: &mut Diff) {
+    fn report_orphans(&self, orphans: &[(&str, &Container)], command: &str, diff: &mut Diff) {
         if orphans.is_empty() {
             return;
         }
-        let names: Vec<&str> = orphans.iter().map(|c| c.name.as_str()).collect();
+        let names: Vec<&str> = orphans.iter().map(|(_, c)| c.name.as_str()).collect();
         diff.warn(
             format!(
                 "environment `{}` has containers that the plan does not have on this host: {}",
@@ -97,21 +91,20 @@ pub fn down(selection: &Selection, state: &State) -> Diff {
     let orphans = selection.orphans(state);
     if selection.named.is_empty() {
         if selection.remove_orphans {
-            for orphan in &orphans {
+            for (_, orphan) in &orphans {
                 remove(orphan, "the plan does not have it", &[], &mut diff);
             }
         } else {
             selection.report_orphans(&orphans, "env-down", &mut diff);
         }
     } else {
-        for orphan in &orphans {
-            let (_, service) = orphan.service().unwrap_or_default();
+        for (service, orphan) in &orphans {
             if selection.named.iter().any(|name| name == service) {
                 remove(orphan, "it was named", &[], &mut diff);
             }
         }
     }
-    let mut waiting: Vec<(&Service, &Container)> = selection
+    let going: Vec<(&Service, &Container)> = selection
         .here()
         .filter(|service| selection.named.is_empty() || selection.named.contains(&service.name))
         .filter_map(|service| {
@@ -122,49 +115,47 @@ pub fn down(selection: &Selection, state: &State) -> Diff {
                 .then_some((service, container))
         })
         .collect();
-    // A service goes when nobody who depends on it is left.
     let mut removed: BTreeMap<&str, StepId> = BTreeMap::new();
-    while !waiting.is_empty() {
-        let is_needed = |name: &str| {
-            waiting
-                .iter()
-                .any(|(other, _)| other.depends_on.iter().any(|needed| needed == name))
-        };
-        let (later, now): (Vec<_>, Vec<_>) = waiting
-            .iter()
-            .copied()
-            .partition(|(service, _)| is_needed(&service.name));
-        if now.is_empty() {
-            break;
-        }
-        let mut gone = BTreeMap::new();
-        for (service, container) in now {
-            let after: Vec<StepId> = selection
-                .here()
-                .filter(|other| other.depends_on.contains(&service.name))
-                .filter_map(|other| removed.get(other.name.as_str()).copied())
-                .collect();
-            let step = remove(container, "it is to be taken down", &after, &mut diff);
-            gone.insert(service.name.as_str(), step);
-        }
-        removed.extend(gone);
-        waiting = later;
+    // A service goes when nobody who depends on it is left.
+    for (service, container) in in_order(going, |(a, _), (b, _)| b.depends_on.contains(&a.name)) {
+        let after: Vec<StepId> = selection
+            .here()
+            .filter(|other| other.depends_on.contains(&service.name))
+            .filter_map(|other| removed.get(other.name.as_str()).copied())
+            .collect();
+        let step = remove(container, "it is to be taken down", &after, &mut diff);
+        removed.insert(&service.name, step);
     }
     diff
+}
+
+/// Everybody behind those whom they wait for, else in the order given. Whoever waits in a circle is left out; the rules of
+/// the plan allow none.
+fn in_order<T>(mut waiting: Vec<T>, waits_for: impl Fn(&T, &T) -> bool) -> Vec<T> {
+    let mut order = Vec::new();
+    loop {
+        let is_free: Vec<bool> = waiting
+            .iter()
+            .map(|one| !waiting.iter().any(|other| waits_for(one, other)))
+            .collect();
+        let (now, later): (Vec<_>, Vec<_>) = is_free
+            .into_iter()
+            .zip(waiting)
+            .partition(|(free, _)| *free);
+        if now.is_empty() {
+            return order;
+        }
+        order.extend(now.into_iter().map(|(_, one)| one));
+        waiting = later.into_iter().map(|(_, one)| one).collect();
+    }
 }
 
 /// What takes down every container of an environment that the plan no longer has.
 pub fn down_unplanned(env: &str, state: &State) -> Diff {
     let mut diff = Diff::default();
-    for container in &state.docker.containers {
-        if container.service().is_some_and(|(of, _)| of == env) {
-            remove(
-                container,
-                "the plan has no such environment",
-                &[],
-                &mut diff,
-            );
-        }
+    for (_, container) in state.docker.of_environment(env) {
+        let cause = "the plan has no such environment";
+        remove(container, cause, &[], &mut diff);
     }
     diff
 }

@@ -1,6 +1,6 @@
 //! Bringing services up: what each one's container needs, and in which order. Pure.
 
-use super::{Selection, remove};
+use super::{Selection, addresses, in_order, remove};
 use crate::diff::{Action, Diff, StepId, named};
 use crate::docker::NewContainer;
 use crate::failure::Blocker;
@@ -31,7 +31,7 @@ pub fn up(
     if selection.named.is_empty() {
         let orphans = selection.orphans(state);
         if selection.remove_orphans {
-            for orphan in orphans {
+            for (_, orphan) in orphans {
                 let removed = remove(orphan, "the plan does not have it", &[], &mut up.diff);
                 up.free(orphan, removed);
             }
@@ -48,9 +48,10 @@ pub fn up(
         let change = up.change(service, *address);
         todo.push((service, *address, change));
     }
+    let moving: BTreeSet<String> = services.iter().map(Service::container).collect();
     for (_, address, change) in &todo {
         if !matches!(change, Change::None) {
-            up.check_free(*address, services);
+            up.check_free(*address, &moving);
         }
     }
     if !up.blockers.is_empty() {
@@ -62,27 +63,12 @@ pub fn up(
         let created = up.create(service, address, &change);
         ready.push((service, address, change, created));
     }
-    // In the order of dependencies; the plan has no circles.
-    while !ready.is_empty() {
-        let waiting: BTreeSet<&str> = ready.iter().map(|(s, ..)| s.name.as_str()).collect();
-        let is_free = |service: &Service| {
-            !service
-                .depends_on
-                .iter()
-                .any(|name| waiting.contains(name.as_str()))
-        };
-        let (now, later): (Vec<_>, Vec<_>) = ready
-            .into_iter()
-            .partition(|(service, ..)| is_free(service));
-        if now.is_empty() {
-            break;
+    for (service, address, change, created) in
+        in_order(ready, |(a, ..), (b, ..)| a.depends_on.contains(&b.name))
+    {
+        if let Some(step) = up.start(service, address, &change, created, &started) {
+            started.insert(&service.name, step);
         }
-        for (service, address, change, created) in now {
-            if let Some(step) = up.start(service, address, &change, created, &started) {
-                started.insert(&service.name, step);
-            }
-        }
-        ready = later;
     }
     Ok(up.diff)
 }
@@ -113,15 +99,8 @@ impl Up<'_> {
         self.state.docker.container(&service.container())
     }
 
-    fn held(&self, container: &Container) -> Option<Ipv4Addr> {
-        container
-            .networks
-            .get(&self.selection.env.network())
-            .and_then(|endpoint| endpoint.address)
-    }
-
     fn free(&mut self, container: &Container, step: StepId) {
-        if let Some(address) = self.held(container) {
+        if let Some(address) = addresses::held(container, self.selection.env) {
             self.freed.insert(address, step);
         }
     }
@@ -129,18 +108,15 @@ impl Up<'_> {
     /// The address of every service: the planned one, else the one that its container has, else the lowest free one.
     fn addresses(&mut self, services: &[Service]) -> BTreeMap<String, Ipv4Addr> {
         let (plan, env) = (self.selection.plan, self.selection.env);
-        let held = self.state.docker.held_addresses();
-        let mut free = plan
-            .unplanned(env)
-            .filter(|address| !held.contains(address) && !self.state.answered.contains(address));
+        let mut free = addresses::free(plan, env, self.state);
         let mut found = BTreeMap::new();
         let mut without = Vec::new();
         for service in services {
-            let kept = self
-                .container(service)
-                .and_then(|container| self.held(container))
-                .filter(|address| plan.unplanned(env).any(|free| free == *address));
-            match service.address.or(kept).or_else(|| free.next()) {
+            let address = service
+                .address
+                .or_else(|| addresses::kept(plan, env, service, self.state))
+                .or_else(|| free.next());
+            match address {
                 Some(address) => {
                     found.insert(service.name.clone(), address);
                 }
@@ -217,9 +193,8 @@ impl Up<'_> {
         }
     }
 
-    /// Whether somebody has an address and keeps it.
-    fn check_free(&mut self, address: Ipv4Addr, services: &[Service]) {
-        let moving: BTreeSet<String> = services.iter().map(Service::container).collect();
+    /// Whether somebody who is not among the `moving` has an address and keeps it.
+    fn check_free(&mut self, address: Ipv4Addr, moving: &BTreeSet<String>) {
         let holder = self.state.docker.containers.iter().find(|container| {
             let holds = container
                 .networks
