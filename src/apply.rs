@@ -177,7 +177,7 @@ mod tests {
                     "{said}"
                 );
                 assert!(said.contains("2 of 6 steps were not carried out"), "{said}");
-                let links = netlink.links().await.unwrap_or_default();
+                let links = netlink.links_and_routes().await.unwrap_or_default().0;
                 let ours: Vec<&str> = links
                     .iter()
                     .filter(|l| l.is_ours())

@@ -8,7 +8,7 @@ use crate::failure::{Blocker, DIFFERENT, DONE, FAILED, Failure, USAGE};
 use crate::file::File;
 use crate::observe::{self, Machine};
 use crate::plan::{Env, Host, Plan, Service};
-use crate::problem::{self, nearest};
+use crate::problem::{self, suggestion};
 use crate::report::Report;
 use crate::state::State;
 use std::time::{Duration, Instant};
@@ -214,7 +214,7 @@ impl Home<'_> {
         name.ok_or_else(|| {
             Failure::usage(
                 "no environment was given, and the file has no `default_env`",
-                guess(
+                suggestion(
                     "",
                     self.plan.envs.iter().map(|env| env.name.as_str()),
                     "environments",
@@ -228,7 +228,7 @@ impl Home<'_> {
         self.plan.env(name).ok_or_else(|| {
             Failure::usage(
                 format!("the plan has no environment `{name}`"),
-                guess(name, known, "environments"),
+                suggestion(name, known, "environments"),
             )
         })
     }
@@ -319,18 +319,9 @@ pub fn host_named<'a>(plan: &'a Plan, name: &str) -> Result<&'a Host, Failure> {
     plan.host(name).ok_or_else(|| {
         Failure::usage(
             format!("the plan has no host `{name}`"),
-            guess(name, known, "hosts"),
+            suggestion(name, known, "hosts"),
         )
     })
-}
-
-fn guess<'a>(name: &str, known: impl Iterator<Item = &'a str> + Clone, kind: &str) -> String {
-    if let Some(near) = nearest(name, known.clone()) {
-        format!("did you mean `{near}`?")
-    } else {
-        let known: Vec<String> = known.map(|name| format!("`{name}`")).collect();
-        format!("the {kind} are {}", known.join(", "))
-    }
 }
 
 /// Whether every service that was named can run here.
@@ -342,7 +333,7 @@ fn check_services(selection: &Selection) -> Result<(), Failure> {
         match env.services.iter().find(|service| service.name == *name) {
             None => wrong.push(Blocker::new(
                 format!("environment `{}` has no service `{name}`", env.name),
-                guess(name, known, "services"),
+                suggestion(name, known, "services"),
             )),
             Some(service) if service.host != host => wrong.push(Blocker::new(
                 format!(

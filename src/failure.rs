@@ -77,3 +77,14 @@ impl fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {}
+
+/// Why the text of a file could not be read, to stand behind its name.
+pub fn why_unreadable(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "does not exist",
+        std::io::ErrorKind::PermissionDenied => "may not be read",
+        std::io::ErrorKind::InvalidData => "is not UTF-8 text",
+        std::io::ErrorKind::IsADirectory => "is a folder",
+        _ => "cannot be read",
+    }
+}

@@ -2,7 +2,7 @@
 
 use crate::cli::Global;
 use crate::config;
-use crate::failure::Failure;
+use crate::failure::{Failure, why_unreadable};
 use crate::plan::{self, Plan};
 use crate::problem::Problem;
 use crate::report::Report;
@@ -35,19 +35,10 @@ impl File {
         };
         match std::fs::read_to_string(&path) {
             Ok(text) => Ok(Self { path, text }),
-            Err(error) => {
-                let why = match error.kind() {
-                    std::io::ErrorKind::NotFound => "does not exist",
-                    std::io::ErrorKind::PermissionDenied => "may not be read",
-                    std::io::ErrorKind::InvalidData => "is not UTF-8 text",
-                    std::io::ErrorKind::IsADirectory => "is a folder",
-                    _ => "cannot be read",
-                };
-                Err(Failure::usage(
-                    format!("`{}` {why}", path.display()),
-                    "name the file by `--config FILE`, or by the variable HOMELAB_CONFIG",
-                ))
-            }
+            Err(error) => Err(Failure::usage(
+                format!("`{}` {}", path.display(), why_unreadable(&error)),
+                "name the file by `--config FILE`, or by the variable HOMELAB_CONFIG",
+            )),
         }
     }
 

@@ -74,11 +74,11 @@ impl Netlink {
         effective.is_some_and(|mask| mask & NET_ADMIN != 0)
     }
 
-    /// All links with their IPv4 addresses.
+    /// All links with their IPv4 addresses, and the unicast IPv4 routes of the main table.
     ///
     /// # Errors
     /// When the kernel refuses or does not answer.
-    pub async fn links(&self) -> Result<Vec<Link>, Failure> {
+    pub async fn links_and_routes(&self) -> Result<(Vec<Link>, Vec<Route>), Failure> {
         let messages = dump(self.handle.link().get().execute(), "list the links").await?;
         let names: BTreeMap<u32, String> = messages
             .iter()
@@ -90,13 +90,14 @@ impl Netlink {
             .map(|message| message.header.index)
             .collect();
         let mut addresses = self.addresses().await?;
-        Ok(messages
+        let links = messages
             .iter()
             .map(|message| Link {
                 addresses: addresses.remove(&message.header.index).unwrap_or_default(),
                 ..link_of(message, &names, &bridges)
             })
-            .collect())
+            .collect();
+        Ok((links, self.routes(&names).await?))
     }
 
     async fn addresses(&self) -> Result<BTreeMap<u32, Vec<Ipv4Net>>, Failure> {
@@ -119,16 +120,7 @@ impl Netlink {
         Ok(all)
     }
 
-    /// The unicast IPv4 routes of the main table.
-    ///
-    /// # Errors
-    /// When the kernel refuses or does not answer.
-    pub async fn routes(&self) -> Result<Vec<Route>, Failure> {
-        let links = dump(self.handle.link().get().execute(), "list the links").await?;
-        let names: BTreeMap<u32, String> = links
-            .iter()
-            .map(|message| (message.header.index, name_of(message)))
-            .collect();
+    async fn routes(&self, names: &BTreeMap<u32, String>) -> Result<Vec<Route>, Failure> {
         let question = RouteMessageBuilder::<Ipv4Addr>::new().build();
         let messages = dump(
             self.handle.route().get(question).execute(),
@@ -220,8 +212,7 @@ impl Netlink {
     pub async fn set_alias(&self, name: &str, alias: &str) -> Result<(), Failure> {
         let message = LinkUnspec::new_with_index(self.index(name).await?).alias(alias);
         let what = format!("set the alias of link `{name}`");
-        let result = answer(self.handle.link().change(message.build()).execute()).await;
-        result.map_err(|number| refusal(number, &what))
+        demand(self.handle.link().change(message.build()).execute(), &what).await
     }
 
     /// Sets a link up.
@@ -258,8 +249,7 @@ impl Netlink {
             .handle
             .address()
             .add(index, address.addr().into(), address.prefix_len());
-        let result = answer(request.execute()).await;
-        result.map_err(|number| refusal(number, &what))
+        demand(request.execute(), &what).await
     }
 
     /// Makes a route of link scope, the one that `ip route add DESTINATION dev NAME src SOURCE` makes.
@@ -344,8 +334,7 @@ impl Netlink {
                 .state(NeighbourState::None)
                 .flags(NeighbourFlags::Use)
                 .replace();
-            let result = answer(request.execute()).await;
-            result.map_err(|number| refusal(number, &what))?;
+            demand(request.execute(), &what).await?;
         }
         let deadline = Instant::now() + ARP_PATIENCE;
         loop {
@@ -421,13 +410,21 @@ async fn answer<T>(request: impl Future<Output = Result<T, Error>>) -> Result<T,
     }
 }
 
+/// Waits for the kernel; none of its refusals has a sentence of its own.
+async fn demand<T>(
+    request: impl Future<Output = Result<T, Error>>,
+    what: &str,
+) -> Result<T, Failure> {
+    answer(request)
+        .await
+        .map_err(|number| refusal(number, what))
+}
+
 async fn dump<T>(
     stream: impl Stream<Item = Result<T, Error>>,
     what: &str,
 ) -> Result<Vec<T>, Failure> {
-    answer(stream.try_collect())
-        .await
-        .map_err(|number| refusal(number, what))
+    demand(stream.try_collect(), what).await
 }
 
 fn refusal(number: i32, what: &str) -> Failure {
@@ -588,7 +585,7 @@ pub mod tests {
     }
 
     async fn link(netlink: &Netlink, name: &str) -> Link {
-        let links = netlink.links().await.unwrap_or_default();
+        let links = netlink.links_and_routes().await.unwrap_or_default().0;
         let found = links.into_iter().find(|link| link.name == name);
         found.unwrap_or_else(|| unreachable!("there is no {name}"))
     }
@@ -633,19 +630,20 @@ pub mod tests {
                     metric: 0,
                 };
                 assert_eq!(words(netlink.add_route(&route).await), "");
-                let routes = netlink.routes().await.unwrap_or_default();
+                let routes = netlink.links_and_routes().await.unwrap_or_default().1;
                 assert_eq!(routes, std::slice::from_ref(&route));
                 for _ in 0..2 {
                     assert_eq!(words(netlink.delete_route(&route).await), "");
-                    assert_eq!(netlink.routes().await.unwrap_or_default(), []);
+                    assert_eq!(netlink.links_and_routes().await.unwrap_or_default().1, []);
                 }
                 for _ in 0..2 {
                     assert_eq!(words(netlink.delete_link("shim").await), "");
                 }
                 let names: Vec<String> = netlink
-                    .links()
+                    .links_and_routes()
                     .await
                     .unwrap_or_default()
+                    .0
                     .into_iter()
                     .map(|l| l.name)
                     .collect();

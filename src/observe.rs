@@ -2,7 +2,7 @@
 
 use crate::diff::containers;
 use crate::docker::Engine;
-use crate::failure::Failure;
+use crate::failure::{Failure, why_unreadable};
 use crate::netlink::Netlink;
 use crate::plan::{Env, Plan, Service};
 use crate::problem::Problem;
@@ -27,10 +27,11 @@ pub struct Machine {
 /// When the kernel or a running Engine fails; an Engine that cannot be reached is part of the state.
 pub async fn machine() -> Result<(Machine, State), Failure> {
     let netlink = Netlink::connect()?;
+    let (links, routes) = netlink.links_and_routes().await?;
     let state = State {
         net_admin: Netlink::may_change(),
-        links: netlink.links().await?,
-        routes: netlink.routes().await?,
+        links,
+        routes,
         ..State::default()
     };
     match Engine::connect(&state.own_addresses()).await {
@@ -173,14 +174,8 @@ type Pairs = Vec<(String, Option<String>)>;
 fn env_file(path: &Path) -> Result<Pairs, (String, String)> {
     let shown = path.display();
     let text = std::fs::read_to_string(path).map_err(|error| {
-        let why = match error.kind() {
-            std::io::ErrorKind::NotFound => "does not exist",
-            std::io::ErrorKind::PermissionDenied => "may not be read",
-            std::io::ErrorKind::InvalidData => "is not UTF-8 text",
-            _ => "cannot be read",
-        };
         (
-            format!("`{shown}` {why}"),
+            format!("`{shown}` {}", why_unreadable(&error)),
             "paths start from the folder of homelab.toml".to_owned(),
         )
     })?;

@@ -4,7 +4,7 @@ use crate::config::{Address, Text};
 use crate::plan::draft::{Draft, DraftEnv, DraftService};
 use crate::plan::service::is_dns_label;
 use crate::plan::{LINK_NAME_BYTES, PARENT_LINK_PREFIX, Problems};
-use crate::problem::{Problem, Span, nearest};
+use crate::problem::{Problem, Span, suggestion};
 use std::collections::BTreeMap;
 
 pub(super) fn names_fit(draft: &Draft, problems: &mut Problems) {
@@ -134,9 +134,8 @@ pub(super) fn not_there(
     kind: &str,
 ) -> Problem {
     let problem = Problem::error(span, what);
-    match nearest(name, known.iter().copied()) {
-        Some(near) => problem.hint(format!("did you mean `{near}`?")),
-        None if known.is_empty() => problem,
-        None => problem.hint(format!("the {kind} are `{}`", known.join("`, `"))),
+    if known.is_empty() {
+        return problem;
     }
+    problem.hint(suggestion(name, known.iter().copied(), kind))
 }
