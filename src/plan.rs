@@ -106,6 +106,15 @@ impl Plan {
         self.envs.iter().find(|env| env.name == name)
     }
 
+    /// The environments with the pools that they get where no network exists yet: each a bit wider than the one before.
+    pub fn planned_pools(&self) -> impl Iterator<Item = (&Env, Ipv4Net)> {
+        // The rules see to it that there is a pool for each.
+        self.envs
+            .iter()
+            .zip(0..=u8::MAX)
+            .filter_map(|(env, step)| Some((env, pool(self.subnet, step)?)))
+    }
+
     /// The host of that name.
     pub fn host(&self, name: &str) -> Option<&Host> {
         self.hosts.iter().find(|host| host.name == name)

@@ -135,8 +135,7 @@ impl Report {
         if self.json {
             let mut object = step_json("done", step);
             if let Some(object) = object.as_object_mut() {
-                let milliseconds = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-                object.insert("milliseconds".to_owned(), milliseconds.into());
+                object.insert("milliseconds".to_owned(), milliseconds(elapsed).into());
             }
             out(&object.to_string());
         }
@@ -160,9 +159,8 @@ impl Report {
     /// The end of a command that worked.
     pub fn finished(self, steps: usize, elapsed: Duration) {
         if self.json {
-            let milliseconds = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
             out(
-                &json!({ "event": "finished", "steps": steps, "milliseconds": milliseconds })
+                &json!({ "event": "finished", "steps": steps, "milliseconds": milliseconds(elapsed) })
                     .to_string(),
             );
         }
@@ -211,6 +209,10 @@ impl Report {
             ));
         }
     }
+}
+
+fn milliseconds(elapsed: Duration) -> u64 {
+    u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn step_line(step: &Step, width: usize) -> String {

@@ -51,7 +51,10 @@ impl<'a> Table<'a> {
     }
 
     fn take(&mut self, key: &'static str) -> Option<&'a Spanned<DeValue<'a>>> {
-        self.known.push(key);
+        // A key whose type decides how it is read is taken again by the one who reads it.
+        if !self.known.contains(&key) {
+            self.known.push(key);
+        }
         self.entries
             .iter()
             .find(|(name, _)| name.get_ref() == key)
@@ -227,16 +230,25 @@ impl<'a> Table<'a> {
         Some(services.into_iter().map(|(name, _)| name).collect())
     }
 
+    /// A key that must be a table, with its path and place.
+    fn subtable(
+        &mut self,
+        key: &'static str,
+        wanted: &str,
+    ) -> Option<(String, Span, &'a DeTable<'a>)> {
+        let value = self.take(key)?;
+        let table = value.get_ref().as_table();
+        if table.is_none() {
+            self.wrong_type(key, value, wanted);
+        }
+        Some((self.join(key), value.span(), table?))
+    }
+
     pub(super) fn strings_by_name(&mut self, key: &'static str) -> Vec<(Text, Text)> {
-        let Some(value) = self.take(key) else {
+        let Some((path, span, table)) = self.subtable(key, "a table of strings") else {
             return Vec::new();
         };
-        let Some(table) = value.get_ref().as_table() else {
-            self.wrong_type(key, value, "a table of strings");
-            return Vec::new();
-        };
-        let path = self.join(key);
-        let mut inner = Table::new(&path, value.span(), table, self.found);
+        let mut inner = Table::new(&path, span, table, self.found);
         entries_of(table)
             .into_iter()
             .filter_map(|(name, value)| {
@@ -251,15 +263,10 @@ impl<'a> Table<'a> {
         key: &'static str,
         read: impl FnOnce(&mut Table) -> T,
     ) -> T {
-        let Some(value) = self.take(key) else {
+        let Some((path, span, table)) = self.subtable(key, "a table") else {
             return T::default();
         };
-        let Some(table) = value.get_ref().as_table() else {
-            self.wrong_type(key, value, "a table");
-            return T::default();
-        };
-        let path = self.join(key);
-        let mut inner = Table::new(&path, value.span(), table, self.found);
+        let mut inner = Table::new(&path, span, table, self.found);
         let read = read(&mut inner);
         inner.finish();
         read
@@ -270,14 +277,9 @@ impl<'a> Table<'a> {
         key: &'static str,
         mut read: impl FnMut(Text, &mut Table) -> T,
     ) -> Vec<T> {
-        let Some(value) = self.take(key) else {
+        let Some((path, _, table)) = self.subtable(key, "a table of tables") else {
             return Vec::new();
         };
-        let Some(table) = value.get_ref().as_table() else {
-            self.wrong_type(key, value, "a table of tables");
-            return Vec::new();
-        };
-        let path = self.join(key);
         let mut all = Vec::new();
         for (name, value) in entries_of(table) {
             let path = format!("{path}.{}", name.get_ref());
@@ -312,7 +314,6 @@ impl<'a> Table<'a> {
                 self.found.unreadable.push(self.join(near));
                 problem.hint(format!("did you mean `{near}`?"))
             } else {
-                self.known.dedup();
                 problem.hint(format!("the keys here are `{}`", self.known.join("`, `")))
             };
             self.found.problems.push(problem);

@@ -133,16 +133,17 @@ pub(super) fn container_body(new: &NewContainer, api: Api) -> ContainerCreateBod
 }
 
 fn labels(service: &Service) -> HashMap<String, String> {
+    let fingerprint = service.fingerprint();
     let own = [
         (LABEL_ENVIRONMENT, service.env.clone()),
         (LABEL_SERVICE, service.name.clone()),
-        (LABEL_FINGERPRINT, service.fingerprint()),
+        (LABEL_FINGERPRINT, fingerprint.clone()),
         // What `docker compose ps`, Portainer and lazydocker look for.
         ("com.docker.compose.project", network_name(&service.env)),
         ("com.docker.compose.service", service.name.clone()),
         ("com.docker.compose.container-number", "1".to_owned()),
         ("com.docker.compose.oneoff", "False".to_owned()),
-        ("com.docker.compose.config-hash", service.fingerprint()),
+        ("com.docker.compose.config-hash", fingerprint),
     ];
     let own = own.map(|(name, value)| (name.to_owned(), value));
     service.labels.clone().into_iter().chain(own).collect()

@@ -111,7 +111,7 @@ fn what_is_needed_is_there(draft: &Draft, problems: &mut Problems) {
             );
         }
     }
-    for env in &config.envs {
+    for (env, drafted) in config.envs.iter().zip(&draft.envs) {
         let name = env.name.get_ref();
         if env.range.is_none() {
             missing(
@@ -121,12 +121,7 @@ fn what_is_needed_is_there(draft: &Draft, problems: &mut Problems) {
                 "give the addresses of its containers, like `range = \"192.168.1.192/27\"`",
             );
         }
-        for service in draft
-            .envs
-            .iter()
-            .filter(|e| e.name.get_ref() == name)
-            .flat_map(|e| &e.services)
-        {
+        for service in &drafted.services {
             let service_name = service.name.get_ref();
             if service.keys.image.is_none() {
                 missing(

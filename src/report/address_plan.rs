@@ -1,7 +1,7 @@
 //! The address plan as a table that a person reads at a glance, in the order of the addresses.
 
 use super::{Report, out};
-use crate::plan::{Env, Host, Plan, Range, Service, pool};
+use crate::plan::{Env, Host, Plan, Range, Service};
 use comfy_table::{Table, presets};
 use ipnet::Ipv4Net;
 use serde_json::{Value, json};
@@ -20,9 +20,7 @@ struct Row {
 /// Prints the plan.
 pub fn print(report: Report, plan: &Plan) {
     let mut rows = machines(plan);
-    for (step, env) in plan.envs.iter().enumerate() {
-        let step = u8::try_from(step).unwrap_or(u8::MAX);
-        let pool = pool(plan.subnet, step).unwrap_or(plan.subnet);
+    for (env, pool) in plan.planned_pools() {
         rows.extend(environment(plan, env, pool));
     }
     // Stable: what begins at the same address stays in the order in which it was put there, the wider thing first.
@@ -181,16 +179,14 @@ fn service_row(service: &Service, env: &Env, indent: &str) -> Row {
 
 /// What a wider pool means to the containers in it.
 fn notes(plan: &Plan) -> Vec<String> {
-    let mut notes = Vec::new();
-    for (step, env) in plan.envs.iter().enumerate().skip(1) {
-        let step = u8::try_from(step).unwrap_or(u8::MAX);
-        if let Some(pool) = pool(plan.subnet, step) {
-            notes.push(format!(
+    let wider = plan.planned_pools().skip(1);
+    wider
+        .map(|(env, pool)| {
+            format!(
                 "note: containers of {} take all of {pool} for on-link and {} for its broadcast address",
                 env.name,
                 pool.broadcast()
-            ));
-        }
-    }
-    notes
+            )
+        })
+        .collect()
 }
