@@ -5,6 +5,7 @@ use crate::docker::Engine;
 use crate::failure::{Blocker, Failure};
 use crate::netlink::Netlink;
 use crate::observe::Machine;
+use crate::{systemd, units};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use std::collections::BTreeSet;
@@ -76,6 +77,13 @@ async fn carry_out(action: &Action, machine: &Machine) -> Result<(), Failure> {
         Action::SetUp { name } => netlink.set_up(name).await,
         Action::AddRoute(route) => netlink.add_route(route).await,
         Action::DeleteRoute(route) => netlink.delete_route(route).await,
+        Action::WriteSlice { slice, is_new: _ } => {
+            systemd::write_slice(&slice.name, &units::slice(slice))
+        }
+        Action::ApplySlice { name } => systemd::apply_slice(name).await,
+        Action::RemoveFile { path } => systemd::remove(path),
+        Action::ReloadSystemd => systemd::reload().await,
+        Action::StopUnit { name } => systemd::stop(name).await,
         action => match &machine.engine {
             Some(engine) => ask_engine(action, engine).await,
             None => Err(Failure::new(
@@ -103,7 +111,12 @@ async fn ask_engine(action: &Action, engine: &Engine) -> Result<(), Failure> {
         | Action::AddAddress { .. }
         | Action::SetUp { .. }
         | Action::AddRoute(_)
-        | Action::DeleteRoute(_) => Ok(()),
+        | Action::DeleteRoute(_)
+        | Action::WriteSlice { .. }
+        | Action::ApplySlice { .. }
+        | Action::RemoveFile { .. }
+        | Action::ReloadSystemd
+        | Action::StopUnit { .. } => Ok(()),
     }
 }
 

@@ -39,7 +39,7 @@ impl Home<'_> {
     /// # Errors
     /// Everything that stands in the way or goes wrong.
     pub async fn network_up(&self, change: &Change) -> Result<u8, Failure> {
-        let (machine, state) = observe::machine().await?;
+        let (machine, state) = observe::machine(self.plan).await?;
         let host = self.host(&state)?;
         let diff = network::up(self.plan, host, &state)?;
         if !change.dry_run {
@@ -55,7 +55,7 @@ impl Home<'_> {
     /// # Errors
     /// Everything that stands in the way or goes wrong.
     pub async fn network_down(&self, change: &Change) -> Result<u8, Failure> {
-        let (machine, state) = observe::machine().await?;
+        let (machine, state) = observe::machine(self.plan).await?;
         let host = self.host(&state)?;
         let diff = network::down(self.plan, host, &state)?;
         if !change.dry_run {
@@ -87,7 +87,7 @@ impl Home<'_> {
             if round < ROUNDS {
                 self.apply(&diff, machine).await.0?;
                 steps += diff.steps.len();
-                diff = again(&observe::machine().await?.1)?;
+                diff = again(&observe::machine(self.plan).await?.1)?;
             }
         }
         let left = diff.steps.iter().map(|step| {
@@ -139,7 +139,7 @@ impl Home<'_> {
     pub async fn env_up(&self, options: &Environment) -> Result<u8, Failure> {
         let name = self.env_name(options)?;
         let env = self.env(&name)?;
-        let (machine, mut state) = observe::machine().await?;
+        let (machine, mut state) = observe::machine(self.plan).await?;
         let host = self.host(&state)?;
         let selection = self.selection(env, host, options);
         check_services(&selection)?;
@@ -165,7 +165,7 @@ impl Home<'_> {
     /// Everything that stands in the way or goes wrong.
     pub async fn env_down(&self, options: &Environment) -> Result<u8, Failure> {
         let name = self.env_name(options)?;
-        let (machine, state) = observe::machine().await?;
+        let (machine, state) = observe::machine(self.plan).await?;
         diff::preflight::engine(&state)?;
         let made = || state.docker.of_environment(&name);
         let is_planned = self.plan.env(&name).is_some();

@@ -48,6 +48,8 @@ pub struct Network {
     pub parent: Option<Text>,
     /// Where the router hands out leases.
     pub dhcp: Option<Text>,
+    /// Whether environments are kept apart.
+    pub isolation: Option<Text>,
 }
 
 /// `[shim]`
@@ -81,6 +83,10 @@ pub struct Env {
     pub name: Text,
     /// The addresses of its containers.
     pub range: Option<Text>,
+    /// The memory that all its containers on a host may use together.
+    pub memory: Option<Text>,
+    /// The processors that all its containers on a host may use together.
+    pub cpus: Option<Text>,
     /// `[env.NAME.services.SERVICE]`: keys that replace those of `[services.SERVICE]`.
     pub overrides: Vec<Service>,
 }
@@ -176,6 +182,7 @@ fn read_config(table: &mut Table) -> Config {
             gateway: t.string("gateway"),
             parent: t.string("parent"),
             dhcp: t.string("dhcp"),
+            isolation: t.string("isolation"),
         }),
         shim: table.table("shim", |t| Shim {
             name: t.string("name"),
@@ -192,6 +199,8 @@ fn read_config(table: &mut Table) -> Config {
         envs: table.tables("env", |name, t| Env {
             name,
             range: t.string("range"),
+            memory: t.scalar("memory"),
+            cpus: t.scalar("cpus"),
             overrides: t.tables("services", |name, t| read_service(name, t, true)),
         }),
         services: table.tables("services", |name, t| read_service(name, t, false)),

@@ -4,11 +4,13 @@ pub mod containers;
 mod links;
 pub mod network;
 pub mod preflight;
+mod slices;
 
 use crate::docker::{NewContainer, NewNetwork};
 use crate::failure::Blocker;
-use crate::plan::{mac_of, network_name};
+use crate::plan::{Slice, mac_of, network_name};
 use crate::state::Route;
+use crate::units;
 use ipnet::Ipv4Net;
 
 /// The number of a step, from 1.
@@ -81,6 +83,30 @@ pub enum Action {
     AddRoute(Route),
     /// Remove a route.
     DeleteRoute(Route),
+    /// Write the file of a slice.
+    WriteSlice {
+        /// The slice as planned.
+        slice: Box<Slice>,
+        /// There was none.
+        is_new: bool,
+    },
+    /// Make processes that run in a slice already follow its file.
+    ApplySlice {
+        /// Its name.
+        name: String,
+    },
+    /// Remove a file of ours.
+    RemoveFile {
+        /// Its path.
+        path: String,
+    },
+    /// Make systemd read its files again.
+    ReloadSystemd,
+    /// Stop a unit.
+    StopUnit {
+        /// Its name.
+        name: String,
+    },
     /// Make a Docker network.
     CreateNetwork(NewNetwork),
     /// Remove a Docker network.
@@ -156,6 +182,7 @@ impl Action {
     fn verb(&self) -> (char, &'static str, &'static str) {
         match self {
             Self::AddLink { .. }
+            | Self::WriteSlice { is_new: true, .. }
             | Self::CreateNetwork(_)
             | Self::CreateVolume { .. }
             | Self::CreateContainer(_) => ('+', "create", "created"),
@@ -164,9 +191,13 @@ impl Action {
             Self::SetAlias { .. } | Self::SetArpFilter { .. } | Self::SetUp { .. } => {
                 ('~', "set", "set")
             }
+            Self::WriteSlice { is_new: false, .. } => ('~', "change", "changed"),
+            Self::ApplySlice { .. } => ('~', "apply", "applied"),
+            Self::ReloadSystemd => ('~', "reload", "reloaded"),
             Self::StartContainer { .. } => ('~', "start", "started"),
-            Self::StopContainer { .. } => ('~', "stop", "stopped"),
-            Self::DeleteLink { .. }
+            Self::StopContainer { .. } | Self::StopUnit { .. } => ('~', "stop", "stopped"),
+            Self::RemoveFile { .. }
+            | Self::DeleteLink { .. }
             | Self::DeleteRoute(_)
             | Self::RemoveNetwork { .. }
             | Self::RemoveContainer { .. } => ('-', "remove", "removed"),
@@ -192,6 +223,13 @@ impl Action {
                 let detail = format!("dev {}{}", route.link, source.unwrap_or_default());
                 ("route", route.destination.to_string(), detail)
             }
+            Self::WriteSlice { slice, is_new: _ } => {
+                ("slice", slice.name.clone(), slice_detail(slice))
+            }
+            Self::ApplySlice { name } => ("slice", name.clone(), String::new()),
+            Self::RemoveFile { path } => ("file", path.clone(), String::new()),
+            Self::ReloadSystemd => ("systemd", units::FOLDER.to_owned(), String::new()),
+            Self::StopUnit { name } => ("unit", name.clone(), String::new()),
             Self::CreateNetwork(network) => (
                 "network",
                 network_name(&network.env),
@@ -222,6 +260,36 @@ impl Action {
             | Self::RemoveContainer { name } => ("container", name.clone(), String::new()),
         }
     }
+}
+
+fn slice_detail(slice: &Slice) -> String {
+    let Slice {
+        name: _,
+        env: _,
+        deny,
+        allow,
+        limits,
+    } = slice;
+    let list = |items: Vec<String>| items.join(", ");
+    let mut parts = Vec::new();
+    parts.push(match deny.as_slice() {
+        [] => "denies nothing".to_owned(),
+        nets => format!(
+            "denies {}",
+            list(nets.iter().map(ToString::to_string).collect())
+        ),
+    });
+    if !allow.is_empty() {
+        let allowed = list(allow.iter().map(ToString::to_string).collect());
+        parts.push(format!("allows {allowed}"));
+    }
+    if let Some(memory) = limits.memory {
+        parts.push(format!("memory {memory} bytes"));
+    }
+    if let Some(cpus) = limits.cpus {
+        parts.push(format!("cpus {cpus}"));
+    }
+    parts.join(", ")
 }
 
 impl Diff {

@@ -121,6 +121,17 @@ impl Engine {
         Ok(list.into_iter().map(convert::network_of).collect())
     }
 
+    /// Who makes the cgroups of containers: `systemd` or `cgroupfs`.
+    ///
+    /// # Errors
+    /// When the Engine fails.
+    pub async fn cgroup_driver(&self) -> Result<String, Failure> {
+        let info = patiently(self.client.info()).await;
+        let info = info.map_err(|error| refused("tell about itself", &error))?;
+        let driver = info.cgroup_driver.map(|driver| driver.to_string());
+        Ok(driver.unwrap_or_default())
+    }
+
     /// All containers, stopped ones too.
     ///
     /// # Errors

@@ -23,6 +23,8 @@ mod plan;
 mod problem;
 mod report;
 mod state;
+mod systemd;
+mod units;
 
 use anyhow::Context as _;
 use clap::Parser as _;

@@ -1,12 +1,13 @@
-//! Asks the kernel and the Engine what there is. Reads only.
+//! Asks the kernel, systemd and the Engine what there is. Reads only.
 
 use crate::diff::containers;
 use crate::docker::Engine;
-use crate::failure::{Failure, why_unreadable};
+use crate::failure::{Blocker, Failure, why_unreadable};
 use crate::netlink::Netlink;
-use crate::plan::{Env, Plan, Service};
+use crate::plan::{Env, Plan, Service, slice_name};
 use crate::problem::Problem;
 use crate::state::{Docker, State};
+use crate::systemd;
 use futures_util::future::try_join_all;
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -21,20 +22,28 @@ pub struct Machine {
     pub engine: Option<Engine>,
 }
 
-/// Links, routes, networks and containers.
+/// Links, routes, slices, networks and containers.
 ///
 /// # Errors
 /// When the kernel or a running Engine fails; an Engine that cannot be reached is part of the state.
-pub async fn machine() -> Result<(Machine, State), Failure> {
+pub async fn machine(plan: &Plan) -> Result<(Machine, State), Failure> {
     let netlink = Netlink::connect()?;
     let (links, routes) = netlink.links_and_routes().await?;
+    let slices: Vec<String> = plan.envs.iter().map(|env| slice_name(&env.name)).collect();
+    let slices = systemd::observe(&slices);
     let state = State {
         net_admin: Netlink::may_change(),
         links,
         routes,
         ..State::default()
     };
-    match Engine::connect(&state.own_addresses()).await {
+    let own = state.own_addresses();
+    let (systemd, docker) = tokio::join!(slices, engine(&own));
+    let state = State {
+        systemd: systemd?,
+        ..state
+    };
+    match docker? {
         Err(missing) => {
             let state = State {
                 docker_missing: Some(missing),
@@ -46,15 +55,7 @@ pub async fn machine() -> Result<(Machine, State), Failure> {
             };
             Ok((machine, state))
         }
-        Ok(engine) => {
-            let (networks, containers) = tokio::try_join!(engine.networks(), engine.containers())?;
-            let docker = Docker {
-                version: engine.version.clone(),
-                api: engine.api,
-                networks,
-                containers,
-                ..Docker::default()
-            };
+        Ok((engine, docker)) => {
             let machine = Machine {
                 netlink,
                 engine: Some(engine),
@@ -62,6 +63,28 @@ pub async fn machine() -> Result<(Machine, State), Failure> {
             Ok((machine, State { docker, ..state }))
         }
     }
+}
+
+/// The Engine and what it has, or why it cannot be used.
+async fn engine(own: &[Ipv4Addr]) -> Result<Result<(Engine, Docker), Blocker>, Failure> {
+    let engine = match Engine::connect(own).await {
+        Ok(engine) => engine,
+        Err(missing) => return Ok(Err(missing)),
+    };
+    let (networks, containers, cgroup_driver) = tokio::try_join!(
+        engine.networks(),
+        engine.containers(),
+        engine.cgroup_driver()
+    )?;
+    let docker = Docker {
+        version: engine.version.clone(),
+        api: engine.api,
+        cgroup_driver,
+        networks,
+        containers,
+        ..Docker::default()
+    };
+    Ok(Ok((engine, docker)))
 }
 
 /// Adds to a state what the services of an environment need: their images, volumes and, for those without an address, who

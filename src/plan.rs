@@ -2,10 +2,12 @@
 
 mod address;
 mod draft;
+mod isolation;
 mod rules;
 mod service;
 
 pub use address::{Range, mac_of, pool};
+pub use isolation::{Isolation, Limits, PARENT_SLICE, SLICE_PREFIX, Slice, slice_name};
 pub use service::{Restart, Service, Volume, split_tag};
 
 use crate::config::Config;
@@ -37,6 +39,8 @@ pub struct Plan {
     pub gateway: Ipv4Addr,
     /// Where the router hands out leases.
     pub dhcp: Option<Range>,
+    /// Whether environments are kept apart.
+    pub isolation: Isolation,
     /// The name of the shim's link, the same on every host.
     pub shim_name: String,
     /// In the order of the file.
@@ -73,6 +77,8 @@ pub struct Env {
     pub name: String,
     /// The addresses of its containers.
     pub range: Range,
+    /// What its containers on a host may use together.
+    pub limits: Limits,
     /// Its enabled services on all hosts, in the order of the file.
     pub services: Vec<Service>,
 }

@@ -10,6 +10,9 @@ use std::net::Ipv4Addr;
 /// What the alias of a link of ours begins with (`ip link` shows it as `alias`).
 pub const LINK_ALIAS_PREFIX: &str = "homelab: ";
 
+/// What files of ours begin with.
+pub const FILE_MARK: &str = "# Made by homelab ";
+
 /// The label of networks, volumes and containers of ours; its value is the environment.
 pub const LABEL_ENVIRONMENT: &str = "homelab.environment";
 /// The label of containers of ours; its value is the service.
@@ -29,6 +32,8 @@ pub struct State {
     pub routes: Vec<Route>,
     /// Addresses that somebody on the LAN answered for; only those that were asked for.
     pub answered: Vec<Ipv4Addr>,
+    /// What systemd has.
+    pub systemd: Systemd,
     /// What the Engine has.
     pub docker: Docker,
     /// Why the Engine could not be asked; then `docker` says nothing.
@@ -88,6 +93,46 @@ pub struct Route {
     pub metric: u32,
 }
 
+/// What systemd has.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Systemd {
+    /// Whether systemd is the init of this machine (`sd_booted(3)`).
+    pub running: bool,
+    /// The controllers of cgroup v2 at the root; `None` where cgroup v1 is in use.
+    pub controllers: Option<Vec<String>>,
+    /// Slices of ours, those of the plan, and the one that all of them are in; only those that there are.
+    pub slices: Vec<Slice>,
+}
+
+/// A slice.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "they are properties of systemd, each by itself"
+)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Slice {
+    /// The name of the unit.
+    pub name: String,
+    /// Its file in /etc/systemd/system.
+    pub file: Option<String>,
+    /// Its file was written, and running processes may not follow it yet.
+    pub pending: bool,
+    /// Its file is newer than what systemd read.
+    pub stale: bool,
+    /// It has a cgroup.
+    pub active: bool,
+    /// Processes are in it.
+    pub populated: bool,
+    /// What systemd denies its processes.
+    pub deny: Vec<Ipv4Net>,
+    /// What systemd allows them all the same.
+    pub allow: Vec<Ipv4Net>,
+    /// Drop-ins that set one of the two.
+    pub overrides: Vec<String>,
+}
+
 /// What the Engine has.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -96,6 +141,8 @@ pub struct Docker {
     pub version: String,
     /// The newest version of its API.
     pub api: Api,
+    /// Who makes its cgroups: `systemd` or `cgroupfs`.
+    pub cgroup_driver: String,
     /// All networks.
     pub networks: Vec<Network>,
     /// All containers, stopped ones too.
@@ -245,6 +292,22 @@ impl Link {
     /// Whether it has that address.
     pub fn has(&self, address: Ipv4Addr) -> bool {
         self.addresses.iter().any(|net| net.addr() == address)
+    }
+}
+
+impl Systemd {
+    /// The slice of that name.
+    pub fn slice(&self, name: &str) -> Option<&Slice> {
+        self.slices.iter().find(|slice| slice.name == name)
+    }
+}
+
+impl Slice {
+    /// Whether homelab made it: its file says so.
+    pub fn is_ours(&self) -> bool {
+        self.file
+            .as_ref()
+            .is_some_and(|text| text.starts_with(FILE_MARK))
     }
 }
 

@@ -64,7 +64,9 @@ fn each_system_has_one_file_that_talks_to_it() {
     only_in("rtnetlink", &["netlink"]);
     only_in("bollard", &["docker"]);
     only_in("/proc/", &["netlink"]);
-    only_in("/sys/", &["netlink"]);
+    only_in("/sys/", &["netlink", "systemd"]);
+    only_in("systemctl(", &["systemd"]);
+    only_in("systemd-run\"", &["systemd"]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! with nothing wanted.
 
 use super::{Action, Diff, StepId, named};
-use super::{links, preflight};
+use super::{links, preflight, slices};
 use crate::docker::NewNetwork;
 use crate::failure::Blocker;
 use crate::plan::{Env, Host, Plan, pool};
@@ -72,6 +72,10 @@ pub fn ready(plan: &Plan, host: &Host, env: &Env, state: &State) -> Result<Vec<B
     let shim = state
         .link(&plan.shim_name)
         .ok_or_else(|| not_up(format!("there is no link `{}`", plan.shim_name)))?;
+    preflight::isolation(plan, env, state)?;
+    if let Some(slice) = plan.slice(env) {
+        slices::ready(&slice, state).map_err(not_up)?;
+    }
     let route = links::shim_route(plan, host);
     if !shim.up || !shim.has(host.shim) || !state.routes.contains(&route) {
         return Err(not_up(format!(
@@ -121,6 +125,7 @@ fn converge(goal: &Goal, wanted: &[Env], state: &State) -> Result<Diff, Vec<Bloc
     let mut diff = Diff::default();
     let mut blockers = Vec::new();
     let (kept, outdated) = sort_networks(goal, wanted, state, &mut diff, &mut blockers);
+    let slices = slices_to_change(goal.plan, wanted, state, &mut diff, &mut blockers);
     let new = new_networks(goal, wanted, &kept, state);
     let kept_parents: BTreeSet<&str> = kept.iter().filter_map(|n| n.parent.as_deref()).collect();
     let mut parents = kept_parents.clone();
@@ -180,7 +185,30 @@ fn converge(goal: &Goal, wanted: &[Env], state: &State) -> Result<Diff, Vec<Bloc
         }
         diff.push(Action::CreateNetwork(network), cause, &after);
     }
+    slices.steps(&mut diff, state, &removed);
     Ok(diff)
+}
+
+fn slices_to_change(
+    plan: &Plan,
+    wanted: &[Env],
+    state: &State,
+    diff: &mut Diff,
+    blockers: &mut Vec<Blocker>,
+) -> slices::Changes {
+    if wanted.is_empty() {
+        return slices::down(state, blockers);
+    }
+    let missing = wanted
+        .iter()
+        .find_map(|env| preflight::isolation(plan, env, state).err());
+    match missing {
+        None => slices::up(plan, state, diff, blockers),
+        Some(Blocker { what, hint }) => {
+            diff.warn(format!("env-up will refuse: {what}"), hint);
+            slices::Changes::default()
+        }
+    }
 }
 
 /// Networks of ours that stay, and those that go, with the reason.

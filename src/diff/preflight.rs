@@ -2,7 +2,7 @@
 
 use super::{Diff, named};
 use crate::failure::Blocker;
-use crate::plan::{Host, Plan};
+use crate::plan::{Env, Host, Isolation, Plan};
 use crate::state::{Api, Link, State};
 
 /// The interface that the shim and the networks stand on, when it is fit for that.
@@ -112,6 +112,71 @@ pub fn permission(diff: &Diff, state: &State) -> Result<(), Blocker> {
         "not permitted to change links, addresses and routes",
         "run homelab as root",
     ))
+}
+
+/// Whether an environment's slice would do on this machine what the plan wants of it.
+///
+/// # Errors
+/// What is missing.
+pub fn isolation(plan: &Plan, env: &Env, state: &State) -> Result<(), Blocker> {
+    let Some(slice) = plan.slice(env) else {
+        return Ok(());
+    };
+    let (is_enforced, off) = match plan.isolation {
+        Isolation::Enforced => (
+            "environments cannot be kept apart",
+            "; or write `isolation = \"off\"` in `[network]`: environments then reach each other",
+        ),
+        Isolation::Off => (
+            "the limits of an environment cannot be enforced",
+            "; or take `memory` and `cpus` out of its table",
+        ),
+    };
+    let missing = |what: &str, hint: &str| {
+        Err(Blocker::new(
+            format!("{is_enforced}: {what}"),
+            format!("{hint}{off}"),
+        ))
+    };
+    let systemd = &state.systemd;
+    if !systemd.running {
+        return missing(
+            "systemd is not the init of this machine",
+            "run homelab on a host that systemd started, such as Debian",
+        );
+    }
+    let Some(controllers) = &systemd.controllers else {
+        return missing(
+            "this machine uses cgroup v1",
+            "cgroup v2 is the default from Debian 11; take `systemd.unified_cgroup_hierarchy=0` off the kernel's command line and boot again",
+        );
+    };
+    let driver = &state.docker.cgroup_driver;
+    if driver != "systemd" {
+        return missing(
+            &format!("Docker makes its cgroups by the driver `{driver}`"),
+            "write `\"exec-opts\": [\"native.cgroupdriver=systemd\"]` to /etc/docker/daemon.json and restart Docker",
+        );
+    }
+    let needed = [
+        ("memory", slice.limits.memory.is_some()),
+        ("cpu", slice.limits.cpus.is_some()),
+    ];
+    for (controller, is_needed) in needed {
+        if is_needed && !controllers.iter().any(|found| found == controller) {
+            return Err(Blocker::new(
+                format!(
+                    "the limits of environment `{}` cannot be enforced: cgroup v2 has no controller `{controller}` here",
+                    env.name
+                ),
+                format!(
+                    "add `cgroup_enable={controller}` to the kernel's command line (on a Raspberry Pi /boot/firmware/cmdline.txt) and boot again; or take the limit out of `[env.{}]`",
+                    env.name
+                ),
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Whether the Engine can be used.

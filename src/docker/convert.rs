@@ -191,6 +191,7 @@ fn host_config(new: &NewContainer) -> HostConfig {
                 })
                 .collect(),
         ),
+        cgroup_parent: service.slice.clone(),
         privileged: Some(service.privileged),
         init: service.init,
         readonly_rootfs: Some(service.read_only),

@@ -1,7 +1,8 @@
 //! The plan in the making: addresses and ranges as values with their places, services merged for each environment.
 
 use super::address::RangeError;
-use super::service::{Reader, Service};
+use super::isolation::{Cpus, Isolation, Limits, slice_name};
+use super::service::{Reader, Service, parse_bytes};
 use super::{DEFAULT_SHIM, Env, Host, Plan, Problems, Range};
 use crate::config::{self, Address, Config, Text};
 use crate::problem::{Problem, Span, nearest};
@@ -10,12 +11,16 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use toml::Spanned;
 
+/// The least memory that an environment can be limited to, in bytes.
+const LEAST_MEMORY: u64 = 16 << 20;
+
 /// What could be read of the file. A value that could not be read is `None` and its problem is reported already.
 pub(super) struct Draft<'a> {
     pub config: &'a Config,
     pub subnet: Option<Spanned<Ipv4Net>>,
     pub gateway: Option<Spanned<Ipv4Addr>>,
     pub dhcp: Option<Spanned<Range>>,
+    pub isolation: Isolation,
     pub shim_name: Text,
     pub hosts: Vec<DraftHost>,
     pub reserved: Vec<(Text, Spanned<Range>)>,
@@ -37,6 +42,7 @@ pub(super) struct DraftHost {
 pub(super) struct DraftEnv {
     pub name: Text,
     pub range: Option<Spanned<Range>>,
+    pub limits: Limits,
     /// The enabled services.
     pub services: Vec<DraftService>,
     /// The names of those with `enabled = false`.
@@ -87,6 +93,7 @@ impl<'a> Draft<'a> {
             subnet: read_subnet(network.subnet.as_ref(), problems),
             gateway: read_address(network.gateway.as_ref(), problems),
             dhcp: read_range(network.dhcp.as_ref(), problems),
+            isolation: read_isolation(network.isolation.as_ref(), problems),
             shim_name: config
                 .shim
                 .name
@@ -108,11 +115,14 @@ impl<'a> Draft<'a> {
     pub(super) fn finish(&self, folder: &Path, problems: &mut Problems) -> Option<Plan> {
         let mut envs = Vec::new();
         for env in &self.envs {
+            let has_slice = self.isolation == Isolation::Enforced || !env.limits.is_empty();
+            let slice = has_slice.then(|| slice_name(env.name.get_ref()));
             let mut services: Vec<Service> = Vec::new();
             for service in &env.services {
                 let mut reader = Reader {
                     env: env.name.get_ref(),
                     host: service.host.as_deref().unwrap_or_default(),
+                    slice: slice.as_deref(),
                     folder,
                     problems,
                 };
@@ -127,6 +137,7 @@ impl<'a> Draft<'a> {
                 Some(Env {
                     name: env.name.get_ref().clone(),
                     range: *env.range.as_ref()?.get_ref(),
+                    limits: env.limits,
                     services,
                 })
             })
@@ -148,6 +159,7 @@ impl<'a> Draft<'a> {
             subnet: *self.subnet.as_ref()?.get_ref(),
             gateway: *self.gateway.as_ref()?.get_ref(),
             dhcp: self.dhcp.as_ref().map(|range| *range.get_ref()),
+            isolation: self.isolation,
             shim_name: self.shim_name.get_ref().clone(),
             hosts,
             reserved: self
@@ -222,8 +234,56 @@ fn draft_env(
     DraftEnv {
         name: env.name.clone(),
         range: read_range(env.range.as_ref(), problems),
+        limits: read_limits(env, problems),
         services,
         disabled,
+    }
+}
+
+fn read_isolation(text: Option<&Text>, problems: &mut Problems) -> Isolation {
+    let Some(text) = text else {
+        return Isolation::default();
+    };
+    match text.get_ref().as_str() {
+        "enforced" => Isolation::Enforced,
+        "off" => Isolation::Off,
+        other => {
+            problems.push(
+                Problem::error(text.span(), format!("`{other}` is no kind of isolation")).hint(
+                    "write `enforced`, the default, or `off`, with which environments reach each other",
+                ),
+            );
+            Isolation::default()
+        }
+    }
+}
+
+fn read_limits(env: &config::Env, problems: &mut Problems) -> Limits {
+    let mut read = |text: &Option<Text>, what: &str, hint: &str, fits: &dyn Fn(&str) -> bool| {
+        let text = text.as_ref()?;
+        if !fits(text.get_ref()) {
+            let what = format!("`{}` is not {what}", text.get_ref());
+            problems.push(Problem::error(text.span(), what).hint(hint));
+        }
+        Some(text.get_ref().clone())
+    };
+    // Below a few megabytes no container starts; a bare `2` was meant to be two gigabytes.
+    let bytes = |text: &str| parse_bytes(text).filter(|bytes| *bytes >= LEAST_MEMORY);
+    let memory = read(
+        &env.memory,
+        "an amount of memory for an environment",
+        "write a number with `m` or `g`, at least 16m, like `2g`",
+        &|text| bytes(text).is_some(),
+    );
+    let cpus = read(
+        &env.cpus,
+        "a number of processors",
+        "write how many the environment may use together, from 0.01, like `1.5`",
+        &|text| Cpus::parse(text).is_some(),
+    );
+    Limits {
+        memory: memory.and_then(|text| bytes(&text)),
+        cpus: cpus.and_then(|text| Cpus::parse(&text)),
     }
 }
 

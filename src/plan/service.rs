@@ -2,7 +2,7 @@
 
 mod reader;
 
-pub(super) use reader::Reader;
+pub(super) use reader::{Reader, parse_bytes};
 
 use crate::problem::Span;
 use sha2::{Digest, Sha256};
@@ -26,6 +26,8 @@ pub struct Service {
     pub env: String,
     /// The host that it runs on.
     pub host: String,
+    /// The systemd slice that its container runs in, when its environment has one.
+    pub slice: Option<String>,
     /// Its planned address; without one it gets the lowest free one at its first start.
     pub address: Option<Ipv4Addr>,
     pub image: String,
@@ -113,6 +115,18 @@ impl Service {
         format!("{}-{}", self.name, self.env)
     }
 
+    /// Why its processes could undo the isolation of its environment, if they could.
+    pub fn loophole(&self) -> Option<&'static str> {
+        if self.privileged {
+            return Some("privileged");
+        }
+        let may = |name| self.cap_add.iter().any(|capability| capability == name);
+        if may("ALL") {
+            return Some("given all capabilities");
+        }
+        may("SYS_ADMIN").then_some("given the capability SYS_ADMIN")
+    }
+
     /// The names of the Engine's volumes that it uses.
     pub fn named_volumes(&self) -> impl Iterator<Item = &str> {
         self.volumes.iter().filter_map(|volume| match volume {
@@ -132,6 +146,7 @@ impl Service {
             span: _,
             env: _,
             host: _,
+            slice,
             address: _,
             image,
             command,
@@ -158,6 +173,7 @@ impl Service {
         } = self;
         let mut keys = Keys::default();
         keys.add("image", [image]);
+        keys.add("slice", slice);
         keys.add_option("command", command.as_ref());
         keys.add_option("entrypoint", entrypoint.as_ref());
         keys.add(

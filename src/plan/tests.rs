@@ -1,6 +1,6 @@
 //! The numbers of the real home, the repository's own homelab.toml.
 
-use super::{Env, Plan, Service, Volume, compile, mac_of, pool};
+use super::{Env, Plan, Service, Slice, Volume, compile, mac_of, pool};
 use crate::config;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -207,10 +207,15 @@ fn a_fingerprint_names_the_keys_that_are_set() {
             .map(str::to_owned)
             .collect()
     };
-    assert_eq!(keys(web), ["v1", "image", "environment", "volumes"]);
+    assert_eq!(
+        keys(web),
+        ["v1", "image", "slice", "environment", "volumes"]
+    );
+    let mut free = web.clone();
+    free.slice = None;
     // These bytes are on every container that homelab ever made; if they change, all of them are made anew.
     assert_eq!(
-        web.fingerprint(),
+        free.fingerprint(),
         "v1;image=676eac422df85c75;environment=ef4ff238b2d08827;volumes=0c9aa447e3f7fc59"
     );
 
@@ -225,7 +230,7 @@ fn a_fingerprint_names_the_keys_that_are_set() {
     other.command = Some(Vec::new());
     assert_eq!(
         keys(&other),
-        ["v1", "image", "command", "environment", "volumes"]
+        ["v1", "image", "slice", "command", "environment", "volumes"]
     );
     // Where one word ends is part of what is told.
     let (mut a, mut b) = (web.clone(), web.clone());
@@ -253,5 +258,53 @@ fn dependencies_are_a_list_or_a_table_of_starts() {
             ["db"],
             "{written}"
         );
+    }
+}
+
+#[test]
+fn a_slice_denies_exactly_the_other_environments() {
+    let plan = real_home();
+    let slice = |name| {
+        let slice = plan.slice(env(&plan, name));
+        let Some(Slice {
+            name, deny, allow, ..
+        }) = slice
+        else {
+            unreachable!("{name} has no slice")
+        };
+        let deny: Vec<String> = deny.iter().map(ToString::to_string).collect();
+        let allow: Vec<String> = allow.iter().map(ToString::to_string).collect();
+        (name, deny.join(" "), allow.join(" "))
+    };
+    assert_eq!(
+        slice("prod"),
+        (
+            "homelab-prod.slice".to_owned(),
+            "192.168.1.224/28 192.168.1.240/29 192.168.1.248/31".to_owned(),
+            String::new()
+        )
+    );
+    // The Pi, .204, is a host inside the range of production.
+    assert_eq!(
+        slice("preprod"),
+        (
+            "homelab-preprod.slice".to_owned(),
+            "192.168.1.192/27".to_owned(),
+            "192.168.1.204".to_owned()
+        )
+    );
+}
+
+#[test]
+fn without_isolation_there_are_slices_for_limits_only() {
+    let off = "[network]\nisolation = \"off\"";
+    let source = include_str!("../../homelab.toml").replace("[network]", off);
+    assert_eq!(plan_of(&source).slices().count(), 0);
+    let limited = source.replace("[env.prod]", "[env.prod]\nmemory = \"1g\"\ncpus = 1.5");
+    let slices: Vec<Slice> = plan_of(&limited).slices().collect();
+    assert_eq!(slices.len(), 1);
+    for slice in slices {
+        assert_eq!(slice.limits.memory, Some(1 << 30));
+        assert_eq!(slice.deny, []);
     }
 }

@@ -317,7 +317,10 @@ impl Server {
     pub fn leftovers(&self) -> String {
         self.sh(
             "ip -o link | cut -d: -f2; ip -4 -o addr | awk '{print $2, $4}'; ip route; \
-                 docker network ls --format '{{.Name}}'; docker ps -a --format '{{.Names}}'",
+                 docker network ls --format '{{.Name}}'; docker ps -a --format '{{.Names}}'; \
+                 systemctl list-units --all --plain --no-legend 'homelab*' | awk '{print $1, $3}'; \
+                 find /etc /run/systemd -name '*homelab*' ! -path '/etc/homelab*' | sort; \
+                 ls -d /sys/fs/cgroup/homelab* 2>/dev/null; true",
         )
     }
 

@@ -12,6 +12,7 @@ mod addresses;
 mod changes;
 mod faults;
 mod home;
+mod isolation;
 mod main_job;
 mod refusals;
 mod services;

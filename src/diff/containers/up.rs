@@ -4,7 +4,7 @@ use super::{Selection, addresses, in_order, remove};
 use crate::diff::{Action, Diff, StepId, named};
 use crate::docker::NewContainer;
 use crate::failure::Blocker;
-use crate::plan::{Service, Volume};
+use crate::plan::{Isolation, Service, Volume};
 use crate::state::{Container, LABEL_FINGERPRINT, Mount, State};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -28,6 +28,7 @@ pub fn up(
         freed: BTreeMap::new(),
     };
     let addresses = up.addresses(services);
+    up.report_loopholes(services);
     if selection.named.is_empty() {
         let orphans = selection.orphans(state);
         if selection.remove_orphans {
@@ -135,6 +136,24 @@ impl Up<'_> {
             ));
         }
         found
+    }
+
+    /// Names the services whose processes could leave their slice.
+    fn report_loopholes(&mut self, services: &[Service]) {
+        if self.selection.plan.isolation == Isolation::Off {
+            return;
+        }
+        for service in services {
+            if let Some(why) = service.loophole() {
+                self.diff.warn(
+                    format!(
+                        "service `{}` is {why}: a process in it can leave its slice and reach other environments",
+                        service.name
+                    ),
+                    "give it only the capabilities and devices that it needs, by `cap_add` and `devices`",
+                );
+            }
+        }
     }
 
     fn change(&mut self, service: &Service, address: Ipv4Addr) -> Change {

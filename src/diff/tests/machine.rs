@@ -4,8 +4,10 @@ use crate::diff::{Action, Step};
 use crate::plan;
 use crate::state::{
     Api, Container, Endpoint, LABEL_ENVIRONMENT, LABEL_FINGERPRINT, LABEL_SERVICE, Link, Network,
-    Pool, State,
+    Pool, Slice, State, Systemd,
 };
+use crate::units;
+use ipnet::Ipv4Net;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Carries a step out.
@@ -69,8 +71,76 @@ pub(super) fn carry_out(step: &Step, state: &mut State) {
             state.routes.push(route.clone());
         }
         Action::DeleteRoute(route) => state.routes.retain(|found| found != route),
+        Action::WriteSlice { .. }
+        | Action::ApplySlice { .. }
+        | Action::RemoveFile { .. }
+        | Action::ReloadSystemd
+        | Action::StopUnit { .. } => ask_systemd(&step.action, &mut state.systemd),
         action => ask_engine(action, step.id, state),
     }
+}
+
+fn ask_systemd(action: &Action, systemd: &mut Systemd) {
+    match action {
+        Action::WriteSlice { slice, .. } => {
+            let mut written = systemd.slice(&slice.name).cloned().unwrap_or_default();
+            written.name.clone_from(&slice.name);
+            written.file = Some(units::slice(slice));
+            (written.pending, written.stale) = (true, written.active);
+            systemd.slices.retain(|found| found.name != slice.name);
+            systemd.slices.push(written);
+        }
+        Action::ReloadSystemd => {
+            for slice in systemd.slices.iter_mut().filter(|s| s.overrides.is_empty()) {
+                slice.stale = false;
+                (slice.deny, slice.allow) = (listed(slice, "Deny"), listed(slice, "Allow"));
+            }
+        }
+        Action::ApplySlice { name } => {
+            let found = systemd.slices.iter_mut().find(|slice| slice.name == *name);
+            let slice = found.unwrap_or_else(|| unreachable!("there is no slice {name}"));
+            assert!(!slice.stale, "{name} was not read");
+            slice.pending = false;
+        }
+        Action::RemoveFile { path } => {
+            for slice in &mut systemd.slices {
+                slice.overrides.retain(|found| found != path);
+                if units::path(&slice.name) == *path {
+                    assert!(!slice.active, "{} runs", slice.name);
+                    slice.file = None;
+                }
+            }
+            systemd
+                .slices
+                .retain(|slice| slice.active || slice.file.is_some());
+        }
+        Action::StopUnit { name } => {
+            for slice in &mut systemd.slices {
+                assert!(
+                    slice.name != *name || !slice.populated,
+                    "{name} has processes"
+                );
+                slice.active &= slice.name != *name;
+            }
+            systemd
+                .slices
+                .retain(|slice| slice.active || slice.file.is_some());
+        }
+        action => unreachable!("{action:?} is not for systemd"),
+    }
+}
+
+/// What systemd reads of a slice's file.
+fn listed(slice: &Slice, what: &str) -> Vec<Ipv4Net> {
+    let key = format!("IPAddress{what}=");
+    let text = slice.file.as_deref().unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(&key));
+    let words = line.unwrap_or_default().split_whitespace();
+    let net = |word: &str| {
+        word.parse()
+            .or_else(|_| word.parse().map(|a: std::net::Ipv4Addr| a.into()))
+    };
+    words.filter_map(|word| net(word).ok()).collect()
 }
 
 fn ask_engine(action: &Action, step: usize, state: &mut State) {

@@ -15,6 +15,8 @@ pub(in crate::plan) struct Reader<'a> {
     pub env: &'a str,
     /// The host, for `{host}`.
     pub host: &'a str,
+    /// The slice of the environment's containers, when it has one.
+    pub slice: Option<&'a str>,
     /// The folder that relative paths start from: that of homelab.toml.
     pub folder: &'a Path,
     /// Where problems go.
@@ -60,6 +62,7 @@ impl Reader<'_> {
             span: name.span(),
             env: self.env.to_owned(),
             host: self.host.to_owned(),
+            slice: self.slice.map(str::to_owned),
             address,
             image: image
                 .as_ref()
@@ -439,7 +442,7 @@ fn many(values: Option<&OneOrMany>) -> Vec<Text> {
 }
 
 /// Bytes as Docker's command line takes them: a number with `b`, `k`, `m`, `g` or `t` (powers of 1024), `kb` and `kib` alike.
-fn parse_bytes(text: &str) -> Option<u64> {
+pub(in crate::plan) fn parse_bytes(text: &str) -> Option<u64> {
     let text = text.trim().to_lowercase();
     let digits = text
         .find(|c: char| !c.is_ascii_digit())

@@ -1,0 +1,159 @@
+//! How environments are kept apart: a systemd slice for each, which denies its processes the other environments' addresses.
+//! Pure.
+
+use super::{Env, Plan, Range};
+use ipnet::{Ipv4Net, Ipv4Subnets};
+use std::fmt;
+use std::net::Ipv4Addr;
+
+/// What the names of our slices begin with.
+pub const SLICE_PREFIX: &str = "homelab-";
+
+/// The slice that all of ours are in: a `-` in the name of a slice is a level of the tree (systemd.slice(5)).
+pub const PARENT_SLICE: &str = "homelab.slice";
+
+/// Whether environments are kept apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Isolation {
+    /// The kernel drops what one environment sends to another.
+    #[default]
+    Enforced,
+    /// Environments reach each other.
+    Off,
+}
+
+/// What the containers of an environment may use together on a host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes.
+    pub memory: Option<u64>,
+    /// Processors.
+    pub cpus: Option<Cpus>,
+}
+
+impl Limits {
+    /// Whether there is none.
+    pub fn is_empty(self) -> bool {
+        let Self { memory, cpus } = self;
+        memory.is_none() && cpus.is_none()
+    }
+}
+
+/// Processor time per time, in ten-thousandths of one processor, which is how exact systemd's `CPUQuota=` is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cpus(u32);
+
+impl Cpus {
+    /// Reads a number of processors from 0.01 to 10000, with at most four decimals.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (whole, decimals) = text.split_once('.').unwrap_or((text, "0"));
+        let is_number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+        if !is_number(whole) || !is_number(decimals) || decimals.len() > 4 {
+            return None;
+        }
+        let whole: u32 = whole.parse().ok().filter(|whole| *whole <= 10_000)?;
+        let decimals: u32 = format!("{decimals:0<4}").parse().ok()?;
+        let parts = whole * 10_000 + decimals;
+        (parts >= 100).then_some(Self(parts))
+    }
+
+    /// As `CPUQuota=` of systemd.resource-control(5) takes it: `150%` is one and a half.
+    pub fn quota(self) -> String {
+        let (percent, rest) = (self.0 / 100, self.0 % 100);
+        if rest == 0 {
+            format!("{percent}%")
+        } else {
+            format!("{percent}.{rest:02}%")
+        }
+    }
+}
+
+impl fmt::Display for Cpus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = format!("{}.{:04}", self.0 / 10_000, self.0 % 10_000);
+        f.write_str(text.trim_end_matches('0').trim_end_matches('.'))
+    }
+}
+
+/// A slice as the plan wants it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slice {
+    /// The name of the unit.
+    pub name: String,
+    /// The environment that it is for.
+    pub env: String,
+    /// What its processes neither reach nor hear: the exact cover of the other environments' ranges. Not the next wider
+    /// CIDR, which would have the shims in it: what a host sends to a container comes from there.
+    pub deny: Vec<Ipv4Net>,
+    /// What they reach all the same: hosts and shims inside those ranges (`IPAddressAllow=` wins over `IPAddressDeny=`).
+    pub allow: Vec<Ipv4Addr>,
+    /// What its processes may use.
+    pub limits: Limits,
+}
+
+/// The name of an environment's slice. A `-` of the environment is escaped, or else the slice of `pre-prod` would be inside
+/// that of `pre` and inherit what that denies.
+pub fn slice_name(env: &str) -> String {
+    format!("{SLICE_PREFIX}{}.slice", env.replace('-', "\\x2d"))
+}
+
+impl Plan {
+    /// The slices of all environments that need one.
+    pub fn slices(&self) -> impl Iterator<Item = Slice> {
+        self.envs.iter().filter_map(|env| self.slice(env))
+    }
+
+    /// The slice of an environment; it needs one for its isolation or its limits.
+    pub fn slice(&self, env: &Env) -> Option<Slice> {
+        let is_enforced = self.isolation == Isolation::Enforced;
+        if !is_enforced && env.limits.is_empty() {
+            return None;
+        }
+        let others = self.envs.iter().filter(|other| other.name != env.name);
+        let denied: Vec<Range> = others
+            .filter(|_| is_enforced)
+            .map(|other| other.range)
+            .collect();
+        let machines = self.hosts.iter().flat_map(|host| [host.address, host.shim]);
+        let is_denied = |address: &Ipv4Addr| denied.iter().any(|range| range.contains(*address));
+        let mut allow: Vec<Ipv4Addr> = machines.filter(is_denied).collect();
+        allow.sort_unstable();
+        let exact = |range: &Range| Ipv4Subnets::new(range.first(), range.last(), 0);
+        let mut deny: Vec<Ipv4Net> = denied.iter().flat_map(exact).collect();
+        deny.sort_unstable();
+        Some(Slice {
+            name: slice_name(&env.name),
+            env: env.name.clone(),
+            deny,
+            allow,
+            limits: env.limits,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processors_are_decimal_numbers() {
+        let quota = |text| Cpus::parse(text).map(Cpus::quota);
+        assert_eq!(quota("1.5").as_deref(), Some("150%"));
+        assert_eq!(quota("2").as_deref(), Some("200%"));
+        assert_eq!(quota("1.2345").as_deref(), Some("123.45%"));
+        assert_eq!(quota("0.01").as_deref(), Some("1%"));
+        for wrong in ["0", "0.001", "-1", "1.23456", "1e3", "", ".5", "20000"] {
+            assert_eq!(Cpus::parse(wrong), None, "{wrong}");
+        }
+        assert_eq!(
+            Cpus::parse("1.50").map(|cpus| cpus.to_string()).as_deref(),
+            Some("1.5")
+        );
+    }
+
+    #[test]
+    fn a_slice_is_nobodys_child_but_the_parents() {
+        assert_eq!(slice_name("prod"), "homelab-prod.slice");
+        assert_eq!(slice_name("pre-prod"), "homelab-pre\\x2dprod.slice");
+    }
+}

@@ -1,0 +1,266 @@
+//! Environments that cannot reach each other.
+
+use crate::home::Server;
+use crate::{PLAN, home_and_pi, lan, on_every_engine};
+
+on_every_engine!(environments_are_kept_apart slices_follow_the_plan what_would_undo_the_isolation_is_refused without_isolation_environments_reach_each_other);
+
+/// Whether a container gets an answer, by that protocol, from that address.
+pub fn reaches(pi: &Server, container: &str, protocol: &str, last: u8) -> bool {
+    let address = lan(last);
+    let line = match protocol {
+        "tcp" => format!("busybox timeout 2 wget -q -O /dev/null http://{address}/"),
+        "udp" => format!(
+            "perl -MIO::Socket::INET -e '$s = IO::Socket::INET->new(PeerAddr => \"{address}:5353\", Proto => \"udp\"); \
+             alarm 2; $s->send(\"question\") or exit 1; $s->recv($b, 99); exit($b ne \"question\")'"
+        ),
+        _ => format!("ping -c 1 -W 2 {address}"),
+    };
+    pi.try_sh(&format!("timeout 5 docker exec {container} {line}"))
+        .is_ok()
+}
+
+/// A service that answers datagrams, in both environments.
+pub const ECHO: &str = r#"
+[services.echo]
+image       = "lab/perl:1"
+address     = { prod = "192.168.1.202", preprod = "192.168.1.232" }
+command     = ["perl", "-MIO::Socket::INET", "-e", "$s = IO::Socket::INET->new(LocalPort => 5353, Proto => 'udp'); $s->send($b) while defined $s->recv($b, 99)"]
+restart     = "unless-stopped"
+stop_signal = "SIGKILL"
+"#;
+
+/// The image of [`ECHO`]: the server's own Perl, and busybox.
+fn import_perl(pi: &Server) {
+    pi.sh("mkdir -p /tmp/perl && cp -a /srv/image/. /tmp/perl && cd / && \
+           tar -ch usr/bin/perl usr/lib/*/perl-base lib64 lib/*-linux-gnu/lib[cm].so.6 lib/*-linux-gnu/libcrypt.so.1 | tar -C /tmp/perl -x && \
+           tar -C /tmp/perl -c . | docker import - lab/perl:1 >/dev/null");
+}
+
+/// Everything that must be reached is, and nothing else.
+#[track_caller]
+pub fn check_apart(pi: &Server, when: &str) {
+    for (own, other, own_store, other_page, other_echo) in [
+        ("prod", "preprod", 201, 230, 232),
+        ("preprod", "prod", 231, 200, 202),
+    ] {
+        let container = format!("echo-{own}");
+        for (protocol, last) in [
+            ("tcp", other_page),
+            ("udp", other_echo),
+            ("ping", other_page),
+        ] {
+            assert!(
+                !reaches(pi, &container, protocol, last),
+                "{own} reaches {other} by {protocol} {when}"
+            );
+        }
+        let own_echo = if own == "prod" { 202 } else { 232 };
+        for (protocol, last, what) in [
+            ("tcp", 1, "the gateway"),
+            ("ping", 1, "the gateway"),
+            ("ping", 50, "the laptop"),
+            ("ping", 204, "the host"),
+            ("ping", 254, "the shim"),
+            ("tcp", own_store, "its own environment"),
+            ("udp", own_echo, "its own environment"),
+            ("ping", own_store, "its own environment"),
+        ] {
+            assert!(
+                reaches(pi, &container, protocol, last),
+                "{own} does not reach {what} by {protocol} {when}"
+            );
+        }
+        let page = pi.sh(&format!(
+            "docker exec {container} busybox timeout 2 wget -q -O - http://store/"
+        ));
+        assert_eq!(page, format!("store of {own}\n"), "by name {when}");
+    }
+}
+
+pub fn both_environments(pi: &Server) {
+    import_perl(pi);
+    pi.write("/etc/homelab/homelab.toml", &format!("{PLAN}{ECHO}"));
+    pi.homelab("network-up").exits(0);
+    pi.homelab("env-up").exits(0);
+    pi.homelab("env-up --env prod").exits(0);
+}
+
+fn environments_are_kept_apart(suite: &str) {
+    let (home, mut pi) = home_and_pi(suite);
+    both_environments(&pi);
+    check_apart(&pi, "in a fresh start");
+    pi.sh("docker restart -t 0 $(docker ps -q)");
+    check_apart(&pi, "after a restart of the containers");
+    pi.sh("systemctl restart docker");
+    check_apart(&pi, "after a restart of Docker");
+    let plan = format!("{PLAN}{ECHO}").replace("echo whoami of", "echo the new whoami of");
+    pi.write("/etc/homelab/homelab.toml", &plan);
+    pi.homelab("env-up")
+        .exits(0)
+        .says("created container whoami-preprod");
+    check_apart(&pi, "after homelab made a container anew");
+    for last in [200, 201, 230, 231] {
+        assert!(
+            home.laptop.page(lan(last)).is_some(),
+            "the laptop reaches .{last}"
+        );
+        assert!(
+            pi.host.page(lan(last)).is_some(),
+            "the host reaches .{last}"
+        );
+    }
+    pi.power_off();
+    pi.boot();
+    if suite != "sid" {
+        pi.homelab("network-up").exits(0);
+        pi.sh("systemctl restart docker");
+    }
+    pi.homelab("network-up").exits(0);
+    pi.homelab("env-up").exits(0);
+    check_apart(&pi, "after a reboot");
+}
+
+fn slices_follow_the_plan(suite: &str) {
+    let (_home, pi) = home_and_pi(suite);
+    let before = pi.leftovers();
+    both_environments(&pi);
+    let ids = pi.sh("docker ps -q --no-trunc");
+    // A third environment takes addresses of the second: running containers of the first are kept from them at once.
+    let plan = format!("{PLAN}{ECHO}").replace(
+        "[env.preprod]\nrange = \"192.168.1.224-192.168.1.249\"",
+        "[env.preprod]\nrange = \"192.168.1.224-192.168.1.239\"\n\n[env.pre-prod]\nrange = \"192.168.1.240-192.168.1.247\"",
+    );
+    pi.write("/etc/homelab/homelab.toml", &plan);
+    pi.homelab("network-up")
+        .exits(1)
+        .says("cannot be made anew while containers are attached");
+    pi.homelab("env-down").exits(0);
+    pi.homelab("network-up")
+        .exits(0)
+        .says("changed slice homelab-prod.slice");
+    pi.homelab("network-up").exits(0).says("nothing to do");
+    pi.homelab("env-up").exits(0);
+    check_apart(&pi, "with a third environment");
+    let kept: Vec<String> = pi
+        .sh("docker ps -q --no-trunc")
+        .lines()
+        .map(str::to_owned)
+        .collect();
+    let of_prod = ids
+        .lines()
+        .filter(|id| kept.iter().any(|kept| kept == id))
+        .count();
+    assert_eq!(of_prod, 3, "the containers of production still run");
+    // A `-` in the name of an environment does not put its slice inside another one.
+    pi.sh("docker run -d --name third --network homelab-pre-prod --cgroup-parent 'homelab-pre\\x2dprod.slice' lab/web:1 httpd -f -p 80");
+    assert!(
+        !reaches(&pi, "third", "ping", 200),
+        "the third reaches production"
+    );
+    assert!(
+        !reaches(&pi, "third", "ping", 230),
+        "the third reaches preproduction"
+    );
+    assert!(
+        reaches(&pi, "third", "ping", 204),
+        "the third reaches the host"
+    );
+    assert!(
+        !reaches(&pi, "whoami-prod", "ping", 240),
+        "production reaches the third"
+    );
+    pi.sh("docker rm -f third");
+    pi.homelab("env-down").exits(0);
+    // A process that somebody put into a slice is not killed.
+    pi.sh("systemd-run --scope --slice=homelab-preprod.slice -q sh -c 'sleep 600 </dev/null >/dev/null 2>&1 &'");
+    pi.homelab("env-down --env prod").exits(0);
+    pi.homelab("network-down")
+        .exits(1)
+        .says("processes run in slice `homelab-preprod.slice`");
+    pi.sh("kill $(cat /sys/fs/cgroup/homelab.slice/homelab-preprod.slice/*/cgroup.procs)");
+    pi.homelab("network-down").exits(0);
+    assert_eq!(pi.leftovers(), before, "nothing of ours is left");
+}
+
+fn what_would_undo_the_isolation_is_refused(suite: &str) {
+    let (_home, pi) = home_and_pi(suite);
+    both_environments(&pi);
+    // By hand, for the running system.
+    pi.sh("systemctl set-property --runtime homelab-prod.slice IPAddressDeny=");
+    pi.homelab("env-up --env prod")
+        .exits(1)
+        .says("50-IPAddressDeny.conf` changes what it denies")
+        .says("run `homelab network-up`");
+    pi.homelab("network-up").exits(0);
+    pi.homelab("network-up").exits(0).says("nothing to do");
+    check_apart(&pi, "after network-up put the slice back");
+    // By a drop-in of the owner, which is not touched.
+    pi.write(
+        "/etc/systemd/system/homelab-prod.slice.d/override.conf",
+        "[Slice]\nIPAddressAllow=192.168.1.230\n",
+    );
+    pi.sh("systemctl daemon-reload");
+    pi.homelab("network-up")
+        .exits(1)
+        .says("/etc/systemd/system/homelab-prod.slice.d/override.conf");
+    pi.sh("rm -r /etc/systemd/system/homelab-prod.slice.d; systemctl daemon-reload");
+    pi.homelab("network-up").exits(0);
+    check_apart(&pi, "after the drop-in went");
+    // Limits need a controller, which the virtual home has not.
+    let limited = PLAN.replace(
+        "[env.preprod]",
+        "[env.preprod]\nmemory = \"2g\"\ncpus = 1.5",
+    );
+    pi.write("/etc/homelab/homelab.toml", &limited);
+    pi.homelab("env-up")
+        .exits(1)
+        .says("cgroup v2 has no controller `memory`")
+        .says("cgroup_enable=memory");
+    pi.write("/etc/homelab/homelab.toml", PLAN);
+    pi.sh("mkdir -p /etc/docker; echo '{\"exec-opts\": [\"native.cgroupdriver=cgroupfs\"]}' >/etc/docker/daemon.json; systemctl restart docker");
+    pi.homelab("env-up")
+        .exits(1)
+        .says("the driver `cgroupfs`")
+        .says("isolation = \"off\"");
+    pi.homelab("network-up").exits(0).says("env-up will refuse");
+}
+
+fn without_isolation_environments_reach_each_other(suite: &str) {
+    let (_home, pi) = home_and_pi(suite);
+    both_environments(&pi);
+    let off = format!("{PLAN}{ECHO}").replace("[network]", "[network]\nisolation = \"off\"");
+    pi.write("/etc/homelab/homelab.toml", &off);
+    pi.homelab("network-up")
+        .exits(0)
+        .says("containers still run in slice `homelab-prod.slice`");
+    // Running containers follow.
+    for (container, last) in [("whoami-prod", 230), ("whoami-preprod", 200)] {
+        for protocol in ["tcp", "ping"] {
+            assert!(
+                reaches(&pi, container, protocol, last),
+                "{container} by {protocol}"
+            );
+        }
+    }
+    pi.homelab("env-up").exits(0);
+    pi.homelab("env-up --env prod").exits(0);
+    pi.homelab("network-up")
+        .exits(0)
+        .says("removed file /etc/systemd/system/homelab-prod.slice");
+    pi.homelab("network-up").exits(0).says("nothing to do");
+    assert!(reaches(&pi, "whoami-prod", "tcp", 230));
+    assert_eq!(
+        pi.sh("systemctl list-units --all --plain --no-legend 'homelab-*.slice'"),
+        ""
+    );
+    // And back.
+    pi.write("/etc/homelab/homelab.toml", &format!("{PLAN}{ECHO}"));
+    pi.homelab("env-up").exits(1).says("there is no slice");
+    pi.homelab("network-up").exits(0);
+    pi.homelab("env-up")
+        .exits(0)
+        .says("created container whoami-preprod");
+    pi.homelab("env-up --env prod").exits(0);
+    check_apart(&pi, "when it is enforced again");
+}
