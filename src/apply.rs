@@ -3,7 +3,6 @@
 use crate::diff::{Action, Step, StepId};
 use crate::docker::Engine;
 use crate::failure::{Blocker, Failure};
-use crate::netlink::Netlink;
 use crate::observe::Machine;
 use crate::{systemd, units};
 use futures_util::StreamExt;
@@ -72,7 +71,7 @@ async fn carry_out(action: &Action, machine: &Machine) -> Result<(), Failure> {
         Action::AddLink { name, parent, mac } => netlink.add_macvlan(name, parent, mac).await,
         Action::DeleteLink { name } => netlink.delete_link(name).await,
         Action::SetAlias { name, alias } => netlink.set_alias(name, alias).await,
-        Action::SetArpFilter { name } => Netlink::set_arp_filter(name),
+        Action::SetArpFilter { name } => netlink.set_arp_filter(name).await,
         Action::AddAddress { name, address } => netlink.add_address(name, *address).await,
         Action::SetUp { name } => netlink.set_up(name).await,
         Action::AddRoute(route) => netlink.add_route(route).await,
@@ -84,6 +83,16 @@ async fn carry_out(action: &Action, machine: &Machine) -> Result<(), Failure> {
         Action::RemoveFile { path } => systemd::remove(path),
         Action::ReloadSystemd => systemd::reload().await,
         Action::StopUnit { name } => systemd::stop(name).await,
+        Action::StartUnit { name } => systemd::start(name).await,
+        Action::RestartUnit { name } => systemd::restart(name).await,
+        Action::EnableUnit { name } => systemd::enable(name).await,
+        Action::DisableUnit { name } => systemd::disable(name).await,
+        Action::ReloadManager { name } => systemd::reload_manager(name).await,
+        Action::WriteFile {
+            path,
+            text,
+            is_new: _,
+        } => systemd::write_file(path, text),
         action => match &machine.engine {
             Some(engine) => ask_engine(action, engine).await,
             None => Err(Failure::new(
@@ -116,7 +125,13 @@ async fn ask_engine(action: &Action, engine: &Engine) -> Result<(), Failure> {
         | Action::ApplySlice { .. }
         | Action::RemoveFile { .. }
         | Action::ReloadSystemd
-        | Action::StopUnit { .. } => Ok(()),
+        | Action::StopUnit { .. }
+        | Action::StartUnit { .. }
+        | Action::RestartUnit { .. }
+        | Action::EnableUnit { .. }
+        | Action::DisableUnit { .. }
+        | Action::ReloadManager { .. }
+        | Action::WriteFile { .. } => Ok(()),
     }
 }
 

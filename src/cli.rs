@@ -54,6 +54,32 @@ pub enum Command {
     EnvUp(Environment),
     /// Stop and remove the services of an environment; volumes stay
     EnvDown(Environment),
+    /// The shim alone: install it as a service, make it, remove it
+    #[command(subcommand)]
+    Shim(Shim),
+}
+
+/// About the shim alone.
+#[derive(Debug, Subcommand)]
+pub enum Shim {
+    /// Install, enable and start homelab-shim.service, which keeps the shim alive
+    Install(Change),
+    /// Stop the service and take it away
+    Uninstall(Change),
+    /// Make the shim, or start the service when it is installed
+    Up(Change),
+    /// Remove the shim, or stop the service when it is installed
+    Down(Change),
+    /// Make the shim and keep it alive until told to stop: what the service runs
+    Run(Run),
+}
+
+/// Options of what the service runs.
+#[derive(Args, Debug)]
+pub struct Run {
+    /// Parent links to keep alive too, separated by commas
+    #[arg(long, value_name = "LINKS", env = crate::units::PARENT_LINKS, value_delimiter = ',')]
+    pub parent_links: Vec<String>,
 }
 
 /// Options of commands that change something.

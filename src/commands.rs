@@ -1,16 +1,19 @@
 //! One function for each command that looks at the machine: observe, diff, then print the steps or carry them out.
 
 use crate::apply;
-use crate::cli::{Change, Environment, Global};
+use crate::cli::{Change, Environment, Global, Run};
 use crate::diff::containers::{self, Selection};
-use crate::diff::{self, Action, Diff, network};
+use crate::diff::{self, Action, Diff, network, shim};
 use crate::failure::{Blocker, DIFFERENT, DONE, FAILED, Failure, USAGE};
 use crate::file::File;
+use crate::keeper::Keeper;
 use crate::observe::{self, Machine};
 use crate::plan::{Env, Host, Plan, Service};
 use crate::problem::{self, suggestion};
 use crate::report::Report;
 use crate::state::State;
+use crate::units::ShimUnit;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How often the network is made as planned before homelab gives up on it.
@@ -43,11 +46,11 @@ impl Home<'_> {
         let host = self.host(&state)?;
         let diff = network::up(self.plan, host, &state)?;
         if !change.dry_run {
-            diff::preflight::permission(&diff, &state)?;
-            self.check_shim_is_free(host, &diff, &machine).await?;
+            self.check_shim_is_free(host, &diff, &machine, &state)
+                .await?;
         }
         let again = |state: &State| network::up(self.plan, host, state);
-        self.converge(change, diff, &machine, again).await
+        self.converge(change, diff, (&machine, &state), again).await
     }
 
     /// `homelab network-down`; returns the exit status.
@@ -58,11 +61,8 @@ impl Home<'_> {
         let (machine, state) = observe::machine(self.plan).await?;
         let host = self.host(&state)?;
         let diff = network::down(self.plan, host, &state)?;
-        if !change.dry_run {
-            diff::preflight::permission(&diff, &state)?;
-        }
         let again = |state: &State| network::down(self.plan, host, state);
-        self.converge(change, diff, &machine, again).await
+        self.converge(change, diff, (&machine, &state), again).await
     }
 
     /// Carries the steps out and looks again until nothing is left to do: the Engine may still be at a request of a run
@@ -71,13 +71,14 @@ impl Home<'_> {
         &self,
         change: &Change,
         first: Diff,
-        machine: &Machine,
+        (machine, state): (&Machine, &State),
         again: impl Fn(&State) -> Result<Diff, Vec<Blocker>>,
     ) -> Result<u8, Failure> {
         self.report.warnings(&first.warnings);
         if change.dry_run {
             return Ok(self.dry_run(&first));
         }
+        diff::preflight::permission(&first, state)?;
         let (mut diff, mut steps) = (first, 0);
         for round in 0..=ROUNDS {
             if diff.steps.is_empty() {
@@ -110,13 +111,15 @@ impl Home<'_> {
         host: &Host,
         diff: &Diff,
         machine: &Machine,
+        state: &State,
     ) -> Result<(), Failure> {
-        let parent = diff.steps.iter().find_map(|step| match &step.action {
-            Action::AddLink { name, parent, .. } if *name == self.plan.shim_name => Some(parent),
-            _ => None,
-        });
-        let Some(parent) = parent else { return Ok(()) };
-        let answering = machine.netlink.answering(parent, &[host.shim]).await?;
+        if diff.steps.is_empty() || state.link(&self.plan.shim_name).is_some() {
+            return Ok(());
+        }
+        diff::preflight::permission(diff, state)?;
+        let parent = diff::preflight::parent(self.plan, host, state)?;
+        let asked = [host.shim];
+        let answering = machine.netlink.answering(&parent.name, &asked).await?;
         if answering.is_empty() {
             return Ok(());
         }
@@ -130,6 +133,83 @@ impl Home<'_> {
                 host.name, host.shim
             ),
         ))
+    }
+
+    /// `homelab shim up`; returns the exit status.
+    ///
+    /// # Errors
+    /// Everything that stands in the way or goes wrong.
+    pub async fn shim_up(&self, change: &Change) -> Result<u8, Failure> {
+        let (machine, state) = observe::machine(self.plan).await?;
+        let host = self.host(&state)?;
+        let diff = shim::up(self.plan, host, &state)?;
+        if !change.dry_run {
+            self.check_shim_is_free(host, &diff, &machine, &state)
+                .await?;
+        }
+        let again = |state: &State| shim::up(self.plan, host, state);
+        self.converge(change, diff, (&machine, &state), again).await
+    }
+
+    /// `homelab shim down`; returns the exit status.
+    ///
+    /// # Errors
+    /// What goes wrong.
+    pub async fn shim_down(&self, change: &Change) -> Result<u8, Failure> {
+        let (machine, state) = observe::machine(self.plan).await?;
+        let diff = shim::down(self.plan, &state);
+        let again = |state: &State| Ok(shim::down(self.plan, state));
+        self.converge(change, diff, (&machine, &state), again).await
+    }
+
+    /// `homelab shim install`; returns the exit status.
+    ///
+    /// # Errors
+    /// Everything that stands in the way or goes wrong.
+    pub async fn shim_install(&self, change: &Change) -> Result<u8, Failure> {
+        let (machine, state) = observe::machine(self.plan).await?;
+        let host = self.host(&state)?;
+        let (program, file) = (own_path()?, self.file.absolute());
+        let unit = ShimUnit {
+            program: text_of(&program)?,
+            file: text_of(&file)?,
+            host: &host.name,
+        };
+        let diff = shim::install(self.plan, host, &unit, &state)?;
+        if !change.dry_run {
+            self.check_shim_is_free(host, &diff, &machine, &state)
+                .await?;
+        }
+        let again = |state: &State| shim::install(self.plan, host, &unit, state);
+        self.converge(change, diff, (&machine, &state), again).await
+    }
+
+    /// `homelab shim uninstall`; returns the exit status.
+    ///
+    /// # Errors
+    /// What goes wrong.
+    pub async fn shim_uninstall(&self, change: &Change) -> Result<u8, Failure> {
+        let (machine, state) = observe::machine(self.plan).await?;
+        let diff = shim::uninstall(self.plan, &state)?;
+        let again =
+            |state: &State| shim::uninstall(self.plan, state).map_err(|blocker| vec![blocker]);
+        self.converge(change, diff, (&machine, &state), again).await
+    }
+
+    /// `homelab shim run`; returns the exit status when it is told to stop.
+    ///
+    /// # Errors
+    /// When this host is not known, or the kernel cannot be listened to.
+    pub async fn shim_run(&self, run: &Run) -> Result<u8, Failure> {
+        let links = observe::links().await?;
+        let host = self.host(&links)?;
+        let keeper = Keeper {
+            plan: self.plan,
+            host,
+            parent_links: &run.parent_links,
+            report: self.report,
+        };
+        keeper.run().await
     }
 
     /// `homelab env-up`; returns the exit status.
@@ -308,6 +388,43 @@ impl Home<'_> {
         self.report.deaths(&deaths);
         Ok(deaths.is_empty())
     }
+}
+
+/// The absolute path of this program, for a unit to run.
+///
+/// # Errors
+/// Where a unit cannot run it, or should not.
+fn own_path() -> Result<PathBuf, Failure> {
+    let path = std::env::current_exe().unwrap_or_default();
+    // The unit sees no home folders and no temporary ones, and what runs at boot as a service should not be replaceable by
+    // whoever owns those.
+    let unseen = ["/home", "/root", "/run", "/tmp", "/var/tmp"];
+    if path.is_absolute() && !unseen.iter().any(|folder| path.starts_with(folder)) {
+        return Ok(path);
+    }
+    let shown = path.display();
+    Err(Failure::new(
+        format!("this program is `{shown}`, where no service can run it"),
+        format!(
+            "put it where programs are: `install {shown} /usr/local/bin/`, then run `/usr/local/bin/homelab shim install`"
+        ),
+    ))
+}
+
+/// A path that can stand in the file of a unit.
+fn text_of(path: &Path) -> Result<&str, Failure> {
+    let text = path
+        .to_str()
+        .filter(|text| !text.contains(['\n', ' ', '"', '\'', ':']));
+    text.ok_or_else(|| {
+        Failure::new(
+            format!(
+                "the path `{}` cannot stand in the file of a unit",
+                path.display()
+            ),
+            "choose one of letters, digits and `/._-`, such as /etc/homelab/homelab.toml",
+        )
+    })
 }
 
 /// The host of that name.

@@ -4,6 +4,8 @@ pub mod containers;
 mod links;
 pub mod network;
 pub mod preflight;
+mod service;
+pub mod shim;
 mod slices;
 
 use crate::docker::{NewContainer, NewNetwork};
@@ -95,6 +97,15 @@ pub enum Action {
         /// Its name.
         name: String,
     },
+    /// Write a file of ours, or lines of ours in a file of a network manager.
+    WriteFile {
+        /// Its path.
+        path: String,
+        /// All of its text.
+        text: String,
+        /// There was none.
+        is_new: bool,
+    },
     /// Remove a file of ours.
     RemoveFile {
         /// Its path.
@@ -102,6 +113,31 @@ pub enum Action {
     },
     /// Make systemd read its files again.
     ReloadSystemd,
+    /// Make a network manager read its files again.
+    ReloadManager {
+        /// Its unit.
+        name: String,
+    },
+    /// Make a unit start at boot.
+    EnableUnit {
+        /// Its name.
+        name: String,
+    },
+    /// Make a unit start at boot no more.
+    DisableUnit {
+        /// Its name.
+        name: String,
+    },
+    /// Start a unit and wait until it is ready.
+    StartUnit {
+        /// Its name.
+        name: String,
+    },
+    /// Stop a unit, start it and wait until it is ready.
+    RestartUnit {
+        /// Its name.
+        name: String,
+    },
     /// Stop a unit.
     StopUnit {
         /// Its name.
@@ -183,6 +219,7 @@ impl Action {
         match self {
             Self::AddLink { .. }
             | Self::WriteSlice { is_new: true, .. }
+            | Self::WriteFile { is_new: true, .. }
             | Self::CreateNetwork(_)
             | Self::CreateVolume { .. }
             | Self::CreateContainer(_) => ('+', "create", "created"),
@@ -191,10 +228,15 @@ impl Action {
             Self::SetAlias { .. } | Self::SetArpFilter { .. } | Self::SetUp { .. } => {
                 ('~', "set", "set")
             }
-            Self::WriteSlice { is_new: false, .. } => ('~', "change", "changed"),
+            Self::WriteSlice { is_new: false, .. } | Self::WriteFile { is_new: false, .. } => {
+                ('~', "change", "changed")
+            }
+            Self::EnableUnit { .. } => ('~', "enable", "enabled"),
+            Self::DisableUnit { .. } => ('~', "disable", "disabled"),
+            Self::RestartUnit { .. } => ('~', "restart", "restarted"),
             Self::ApplySlice { .. } => ('~', "apply", "applied"),
-            Self::ReloadSystemd => ('~', "reload", "reloaded"),
-            Self::StartContainer { .. } => ('~', "start", "started"),
+            Self::ReloadSystemd | Self::ReloadManager { .. } => ('~', "reload", "reloaded"),
+            Self::StartContainer { .. } | Self::StartUnit { .. } => ('~', "start", "started"),
             Self::StopContainer { .. } | Self::StopUnit { .. } => ('~', "stop", "stopped"),
             Self::RemoveFile { .. }
             | Self::DeleteLink { .. }
@@ -227,9 +269,16 @@ impl Action {
                 ("slice", slice.name.clone(), slice_detail(slice))
             }
             Self::ApplySlice { name } => ("slice", name.clone(), String::new()),
-            Self::RemoveFile { path } => ("file", path.clone(), String::new()),
+            Self::WriteFile { path, .. } | Self::RemoveFile { path } => {
+                ("file", path.clone(), String::new())
+            }
             Self::ReloadSystemd => ("systemd", units::FOLDER.to_owned(), String::new()),
-            Self::StopUnit { name } => ("unit", name.clone(), String::new()),
+            Self::ReloadManager { name }
+            | Self::EnableUnit { name }
+            | Self::DisableUnit { name }
+            | Self::StartUnit { name }
+            | Self::RestartUnit { name }
+            | Self::StopUnit { name } => ("unit", name.clone(), String::new()),
             Self::CreateNetwork(network) => (
                 "network",
                 network_name(&network.env),

@@ -47,9 +47,14 @@ impl File {
         self.path.display().to_string()
     }
 
+    /// Its absolute path.
+    pub fn absolute(&self) -> PathBuf {
+        std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone())
+    }
+
     /// Compiles it, and reports what is wrong.
     pub fn compile(&self, report: Report) -> Option<(Plan, Vec<Problem>)> {
-        let folder = std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone());
+        let folder = self.absolute();
         let folder = folder.parent().unwrap_or(Path::new("/"));
         let compiled = config::parse(&self.text)
             .and_then(|(config, problems)| plan::compile(&config, folder, problems));

@@ -17,6 +17,7 @@ mod diff;
 mod docker;
 mod failure;
 mod file;
+mod keeper;
 mod netlink;
 mod observe;
 mod plan;
@@ -28,7 +29,7 @@ mod units;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use cli::{Cli, Command};
+use cli::{Cli, Command, Shim};
 use commands::Home;
 use failure::{DONE, FAILED, Failure, USAGE};
 use file::File;
@@ -91,6 +92,11 @@ fn run(cli: &Cli, report: Report) -> anyhow::Result<u8> {
             Command::NetworkDown(change) => home.network_down(change).await,
             Command::EnvUp(environment) => home.env_up(environment).await,
             Command::EnvDown(environment) => home.env_down(environment).await,
+            Command::Shim(Shim::Install(change)) => home.shim_install(change).await,
+            Command::Shim(Shim::Uninstall(change)) => home.shim_uninstall(change).await,
+            Command::Shim(Shim::Up(change)) => home.shim_up(change).await,
+            Command::Shim(Shim::Down(change)) => home.shim_down(change).await,
+            Command::Shim(Shim::Run(run)) => home.shim_run(run).await,
         }
     })?;
     Ok(status)

@@ -2,12 +2,13 @@
 
 use crate::failure::Failure;
 use crate::state::{Link, Route};
-use futures_util::{Stream, TryStreamExt};
+use futures_util::{Stream, StreamExt as _, TryStreamExt};
 use ipnet::Ipv4Net;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::AddressAttribute;
 use rtnetlink::packet_route::link::{
-    InfoData, InfoKind, InfoMacVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, MacVlanMode,
+    AfSpecInet, AfSpecUnspec, InetDevConf, InfoData, InfoKind, InfoMacVlan, LinkAttribute,
+    LinkFlags, LinkInfo, LinkMessage, MacVlanMode,
 };
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourState,
@@ -15,7 +16,7 @@ use rtnetlink::packet_route::neighbour::{
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteProtocol, RouteScope, RouteType,
 };
-use rtnetlink::{Error, Handle, LinkMacVlan, LinkUnspec, RouteMessageBuilder};
+use rtnetlink::{Error, Handle, LinkMacVlan, LinkUnspec, MulticastGroup, RouteMessageBuilder};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
@@ -53,12 +54,7 @@ impl Netlink {
     /// # Errors
     /// When the kernel gives no netlink socket.
     pub fn connect() -> Result<Self, Failure> {
-        let (connection, handle, _) = rtnetlink::new_connection().map_err(|_| {
-            Failure::new(
-                "the kernel gives no netlink socket",
-                "homelab needs a Linux kernel with networking, and AF_NETLINK when it runs under systemd's restrictions",
-            )
-        })?;
+        let (connection, handle, _) = rtnetlink::new_connection().map_err(|_| no_socket())?;
         tokio::spawn(connection);
         Ok(Self { handle })
     }
@@ -304,13 +300,32 @@ impl Netlink {
     ///
     /// # Errors
     /// When the link is gone or homelab may not.
-    pub fn set_arp_filter(name: &str) -> Result<(), Failure> {
-        std::fs::write(arp_filter_path(name), "1").map_err(|_| {
-            Failure::new(
-                format!("`net.ipv4.conf.{name}.arp_filter` cannot be written"),
-                "run homelab as root, where /proc/sys is writable",
-            )
-        })
+    pub async fn set_arp_filter(&self, name: &str) -> Result<(), Failure> {
+        let mut settings = InetDevConf::default();
+        settings.arpfilter = 1;
+        let inet = AfSpecUnspec::Inet(vec![AfSpecInet::DevConfRequest(settings)]);
+        let message = LinkUnspec::new_with_index(self.index(name).await?)
+            .append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![inet]));
+        let what = format!("set `arp_filter` of link `{name}`");
+        demand(self.handle.link().set(message.build()).execute(), &what).await
+    }
+
+    /// A stream that has an item whenever a link, an IPv4 address or an IPv4 route of the kernel came, changed or went. One
+    /// item may stand for many changes: who hears of one looks at everything again.
+    ///
+    /// # Errors
+    /// When the kernel gives no netlink socket.
+    pub fn changes() -> Result<impl Stream<Item = ()> + Unpin, Failure> {
+        // On a connection of its own: on one that also sends requests, the echoes of its own changes are taken for answers.
+        let groups = [
+            MulticastGroup::Link,
+            MulticastGroup::Ipv4Ifaddr,
+            MulticastGroup::Ipv4Route,
+        ];
+        let (connection, _, messages) =
+            rtnetlink::new_multicast_connection(&groups).map_err(|_| no_socket())?;
+        tokio::spawn(connection);
+        Ok(messages.map(|_| ()))
     }
 
     /// Which of `addresses` somebody answers ARP for on the LAN of `link`: the kernel is told to resolve them, and its
@@ -397,8 +412,11 @@ impl Netlink {
     }
 }
 
-fn arp_filter_path(name: &str) -> String {
-    format!("/proc/sys/net/ipv4/conf/{name}/arp_filter")
+fn no_socket() -> Failure {
+    Failure::new(
+        "the kernel gives no netlink socket",
+        "homelab needs a Linux kernel with networking, and AF_NETLINK when it runs under systemd's restrictions",
+    )
 }
 
 /// Waits for the kernel; a refusal is its error number, and 0 stands for no answer at all.
@@ -499,8 +517,6 @@ fn link_of(message: &LinkMessage, names: &BTreeMap<u32, String>, bridges: &[u32]
         up: message.header.flags.contains(LinkFlags::Up),
         carrier: message.header.flags.contains(LinkFlags::LowerUp),
         wireless: sys.join("wireless").exists() || sys.join("phy80211").exists(),
-        arp_filter: std::fs::read_to_string(arp_filter_path(&name))
-            .is_ok_and(|text| text.trim() == "1"),
         name,
         ..Link::default()
     };
@@ -512,6 +528,7 @@ fn link_of(message: &LinkMessage, names: &BTreeMap<u32, String>, bridges: &[u32]
                 link.alias = Some(alias.clone());
             }
             LinkAttribute::LinkInfo(infos) => link.mode = mode_of(infos),
+            LinkAttribute::AfSpecUnspec(families) => link.arp_filter = has_arp_filter(families),
             LinkAttribute::Controller(index) if bridges.contains(index) => {
                 link.bridge = names.get(index).cloned();
             }
@@ -519,6 +536,15 @@ fn link_of(message: &LinkMessage, names: &BTreeMap<u32, String>, bridges: &[u32]
         }
     }
     link
+}
+
+fn has_arp_filter(families: &[AfSpecUnspec]) -> bool {
+    families.iter().any(|family| match family {
+        AfSpecUnspec::Inet(inet) => inet.iter().any(
+            |settings| matches!(settings, AfSpecInet::DevConf(settings) if settings.arpfilter == 1),
+        ),
+        _ => false,
+    })
 }
 
 fn mac_text(bytes: &[u8]) -> String {
@@ -612,7 +638,7 @@ pub mod tests {
                 assert_eq!(link(&netlink, "shim").await, expected);
 
                 assert_eq!(words(netlink.set_alias("shim", "homelab: shim").await), "");
-                assert_eq!(words(Netlink::set_arp_filter("shim")), "");
+                assert_eq!(words(netlink.set_arp_filter("shim").await), "");
                 let address = net("192.168.1.254/32");
                 assert_eq!(words(netlink.add_address("shim", address).await), "");
                 assert_eq!(words(netlink.set_up("shim").await), "");

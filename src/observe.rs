@@ -22,6 +22,20 @@ pub struct Machine {
     pub engine: Option<Engine>,
 }
 
+/// The links and routes alone.
+///
+/// # Errors
+/// When the kernel fails.
+pub async fn links() -> Result<State, Failure> {
+    let (links, routes) = Netlink::connect()?.links_and_routes().await?;
+    Ok(State {
+        net_admin: Netlink::may_change(),
+        links,
+        routes,
+        ..State::default()
+    })
+}
+
 /// Links, routes, slices, networks and containers.
 ///
 /// # Errors

@@ -99,6 +99,16 @@ impl Report {
         }
     }
 
+    /// Something that is good to know.
+    pub fn note(self, text: &str) {
+        if self.json {
+            out(&json!({ "event": "note", "what": text }).to_string());
+        }
+        if !self.quiet {
+            err(text);
+        }
+    }
+
     /// The steps that would be carried out.
     pub fn dry_run(self, diff: &Diff) {
         let width = diff.steps.len().to_string().len();

@@ -2,6 +2,7 @@
 //! which is how the tests of the diff are made.
 
 use crate::failure::Blocker;
+use crate::units;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -103,6 +104,24 @@ pub struct Systemd {
     pub controllers: Option<Vec<String>>,
     /// Slices of ours, those of the plan, and the one that all of them are in; only those that there are.
     pub slices: Vec<Slice>,
+    /// The unit that keeps the shim alive.
+    pub shim: ShimService,
+}
+
+/// The unit that keeps the shim alive, and what goes with it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ShimService {
+    /// Those files that homelab may write for it that there are, by their paths.
+    pub files: BTreeMap<String, String>,
+    /// It starts at boot.
+    pub enabled: bool,
+    /// It runs, or is about to.
+    pub active: bool,
+    /// Its files are newer than what systemd read.
+    pub stale: bool,
+    /// The units of the network managers that are installed, and whether they run.
+    pub managers: BTreeMap<String, bool>,
 }
 
 /// A slice.
@@ -299,6 +318,29 @@ impl Systemd {
     /// The slice of that name.
     pub fn slice(&self, name: &str) -> Option<&Slice> {
         self.slices.iter().find(|slice| slice.name == name)
+    }
+}
+
+impl ShimService {
+    /// The text of a file.
+    pub fn file(&self, path: &str) -> Option<&str> {
+        self.files.get(path).map(String::as_str)
+    }
+
+    /// The parent links that it keeps alive.
+    pub fn parent_links(&self) -> impl Iterator<Item = &str> {
+        let text = self.file(&units::parent_links_path()).unwrap_or_default();
+        let lines = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("Environment="));
+        let lists = lines.filter_map(|line| line.strip_prefix(units::PARENT_LINKS));
+        lists.flat_map(|list| list.trim_start_matches('=').split(','))
+    }
+
+    /// Whether homelab installed it: the unit's file says so.
+    pub fn is_installed(&self) -> bool {
+        let text = self.file(&units::path(units::SHIM_UNIT));
+        text.is_some_and(|text| text.starts_with(FILE_MARK))
     }
 }
 

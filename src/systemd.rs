@@ -3,8 +3,9 @@
 use crate::failure::{Failure, why_unreadable};
 use crate::plan::{PARENT_SLICE, SLICE_PREFIX};
 use crate::state::{Slice, Systemd};
-use crate::units;
+use crate::units::{self, MANAGERS, SHIM_UNIT};
 use ipnet::Ipv4Net;
+use sd_notify::NotifyState;
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt};
@@ -36,7 +37,7 @@ pub async fn observe(wanted: &[String]) -> Result<Systemd, Failure> {
     let mut systemd = Systemd {
         running: is_running(),
         controllers: controllers.map(|text| text.split_whitespace().map(str::to_owned).collect()),
-        slices: Vec::new(),
+        ..Systemd::default()
     };
     if !systemd.running {
         return Ok(systemd);
@@ -44,12 +45,46 @@ pub async fn observe(wanted: &[String]) -> Result<Systemd, Failure> {
     let mut names = slices_with_files();
     names.extend(wanted.iter().cloned());
     names.push(PARENT_SLICE.to_owned());
+    names.push(SHIM_UNIT.to_owned());
+    names.extend(MANAGERS.iter().map(|manager| manager.unit.to_owned()));
     names.sort();
     names.dedup();
+    systemd.shim.files = service_files();
     for properties in show(&names).await? {
-        systemd.slices.extend(slice_of(&properties));
+        let get = |key: &str| properties.get(key).map(String::as_str).unwrap_or_default();
+        let unit = get("Id");
+        let runs = matches!(get("ActiveState"), "active" | "activating" | "reloading");
+        let manager = MANAGERS.iter().find(|manager| manager.unit == unit);
+        if unit == SHIM_UNIT {
+            systemd.shim.active = runs;
+            systemd.shim.enabled = get("UnitFileState") == "enabled";
+            systemd.shim.stale = get("NeedDaemonReload") == "yes";
+        } else if let Some(manager) = manager {
+            if Path::new(manager.presence).exists() {
+                systemd.shim.managers.insert(unit.to_owned(), runs);
+            }
+        } else {
+            systemd.slices.extend(slice_of(&properties));
+        }
     }
     Ok(systemd)
+}
+
+/// Those files that homelab may write for the shim's unit that there are.
+fn service_files() -> BTreeMap<String, String> {
+    let mut paths = vec![units::path(SHIM_UNIT), units::parent_links_path()];
+    paths.extend(MANAGERS.iter().map(|manager| manager.file.to_owned()));
+    let read = |path: String| {
+        // One that may not be read is somebody's.
+        let exists = Path::new(&path).exists();
+        exists.then(|| {
+            (
+                path.clone(),
+                std::fs::read_to_string(&path).unwrap_or_default(),
+            )
+        })
+    };
+    paths.into_iter().filter_map(read).collect()
 }
 
 /// The names of all units that could be slices of ours.
@@ -57,7 +92,10 @@ fn slices_with_files() -> Vec<String> {
     let entries = std::fs::read_dir(units::FOLDER).into_iter().flatten();
     entries
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|name| name.starts_with(SLICE_PREFIX) && name.ends_with(".slice"))
+        .filter(|name| {
+            let middle = name.strip_prefix(SLICE_PREFIX);
+            middle.is_some_and(|rest| rest.strip_suffix(".slice").is_some())
+        })
         .collect()
 }
 
@@ -177,6 +215,94 @@ pub async fn stop(unit: &str) -> Result<(), Failure> {
     systemctl(&["stop", unit], &format!("stop `{unit}`"))
         .await
         .map(|_| ())
+}
+
+/// Starts a unit and waits until it is ready.
+///
+/// # Errors
+/// When it does not become ready.
+pub async fn start(unit: &str) -> Result<(), Failure> {
+    started(
+        unit,
+        systemctl(&["start", unit], &format!("start `{unit}`")).await,
+    )
+}
+
+/// Stops a unit if it runs, starts it, and waits until it is ready.
+///
+/// # Errors
+/// When it does not become ready.
+pub async fn restart(unit: &str) -> Result<(), Failure> {
+    started(
+        unit,
+        systemctl(&["restart", unit], &format!("restart `{unit}`")).await,
+    )
+}
+
+fn started(unit: &str, result: Result<String, Failure>) -> Result<(), Failure> {
+    result.map(|_| ()).map_err(|mut failure| {
+        for blocker in &mut failure.blockers {
+            blocker.hint = format!("`journalctl -b -u {unit}` tells why");
+        }
+        failure
+    })
+}
+
+/// Makes a unit start at boot.
+///
+/// # Errors
+/// When systemd refuses.
+pub async fn enable(unit: &str) -> Result<(), Failure> {
+    systemctl(&["enable", "--quiet", unit], &format!("enable `{unit}`"))
+        .await
+        .map(|_| ())
+}
+
+/// Makes a unit start at boot no more.
+///
+/// # Errors
+/// When systemd refuses.
+pub async fn disable(unit: &str) -> Result<(), Failure> {
+    systemctl(&["disable", "--quiet", unit], &format!("disable `{unit}`"))
+        .await
+        .map(|_| ())
+}
+
+/// Makes a network manager read its files again; no link that it manages goes down.
+///
+/// # Errors
+/// When it refuses.
+pub async fn reload_manager(unit: &str) -> Result<(), Failure> {
+    let what = format!("make `{unit}` read its files again");
+    match unit {
+        "systemd-networkd.service" => run("networkctl", &["reload"], &what).await,
+        "NetworkManager.service" => systemctl(&["reload", unit], &what).await,
+        // SIGHUP: it reads its file again and rebinds its leases (dhcpcd(8), `--rebind`).
+        _ => systemctl(&["kill", "--signal=HUP", "--kill-who=main", unit], &what).await,
+    }
+    .map(|_| ())
+}
+
+/// Tells systemd that this service is ready; nothing when it did not start this process.
+pub fn ready(status: &str) {
+    let _ = sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(status)]);
+}
+
+/// Tells systemd what this service is doing.
+pub fn status(status: &str) {
+    let _ = sd_notify::notify(&[NotifyState::Status(status)]);
+}
+
+/// Writes a file of ours, or of a network manager.
+///
+/// # Errors
+/// When homelab may not.
+pub fn write_file(path: &str, text: &str) -> Result<(), Failure> {
+    // A file of somebody else keeps its mode, and its place when the path is a link to it.
+    let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.into());
+    let mode =
+        std::fs::metadata(&target).map_or(FINISHED, |found| found.permissions().mode() & 0o777);
+    write(&target.to_string_lossy(), text, mode)
 }
 
 /// Writes a file whole or not at all, in a folder that is made when it is missing.

@@ -1,8 +1,50 @@
 //! What homelab writes for systemd, as text. Pure.
 
-use crate::plan::Slice;
+use crate::plan::{Plan, Slice};
 use crate::state::FILE_MARK;
 use std::fmt::Write as _;
+
+/// The unit that keeps the shim alive.
+pub const SHIM_UNIT: &str = "homelab-shim.service";
+
+/// The variable that tells it which parent links Docker's networks stand on: it starts before Docker can be asked.
+pub const PARENT_LINKS: &str = "HOMELAB_PARENT_LINKS";
+
+/// Network managers that would touch a link that they were not told about, as the units that they are.
+pub const MANAGERS: [Manager; 3] = [
+    Manager {
+        unit: "systemd-networkd.service",
+        file: "/etc/systemd/network/00-homelab-shim.network",
+        presence: "/etc/systemd/network",
+    },
+    Manager {
+        unit: "NetworkManager.service",
+        file: "/etc/NetworkManager/conf.d/90-homelab-shim.conf",
+        presence: "/etc/NetworkManager",
+    },
+    Manager {
+        unit: "dhcpcd.service",
+        file: DHCPCD,
+        presence: DHCPCD,
+    },
+];
+
+/// The one file of dhcpcd, which has no folder for those of others.
+pub const DHCPCD: &str = "/etc/dhcpcd.conf";
+
+/// A network manager.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Manager {
+    /// Its unit.
+    pub unit: &'static str,
+    /// Where it is told to leave our links alone.
+    pub file: &'static str,
+    /// What is there where it is installed.
+    pub presence: &'static str,
+}
+
+/// What the lines of ours in somebody else's file stand between.
+const BLOCK: [&str; 2] = ["# homelab: begin\n", "# homelab: end\n"];
 
 /// Where units of the administrator are (systemd.unit(5)).
 pub const FOLDER: &str = "/etc/systemd/system";
@@ -46,4 +88,159 @@ pub fn slice(slice: &Slice) -> String {
         let _ = writeln!(text, "CPUQuota={}", cpus.quota());
     }
     text
+}
+
+/// What the unit of the shim is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShimUnit<'a> {
+    /// The absolute path of this program.
+    pub program: &'a str,
+    /// The absolute path of homelab.toml.
+    pub file: &'a str,
+    /// The host of the plan that this machine is: its address may not be there yet when the unit starts.
+    pub host: &'a str,
+}
+
+/// The file of the shim's unit.
+///
+/// It has the one right that links need and no user of its own. systemd hands it homelab.toml, which may be in a folder that
+/// the unit cannot see. It does not name the parent's `.device`, which is not there in a container: it waits by itself.
+pub fn shim(unit: &ShimUnit) -> String {
+    let ShimUnit {
+        program,
+        file,
+        host,
+    } = unit;
+    let (program, file) = (escaped(program), escaped(file));
+    format!(
+        "{FILE_MARK}for its shim. `homelab shim install` writes it, `homelab shim uninstall` removes it.\n\
+         [Unit]\n\
+         Description=homelab shim, this host's way to its macvlan containers\n\
+         After=network-pre.target network.target\n\
+         Before=docker.service\n\
+         StartLimitIntervalSec=0\n\
+         \n\
+         [Service]\n\
+         Type=notify\n\
+         LoadCredential=homelab.toml:{file}\n\
+         ExecStart=\"{program}\" --config %d/homelab.toml --host {host} shim run\n\
+         Restart=on-failure\n\
+         RestartSec=1s\n\
+         TimeoutStartSec=90s\n\
+         TimeoutStopSec=10s\n\
+         {HARDENING}\
+         \n\
+         [Install]\n\
+         WantedBy=multi-user.target\n"
+    )
+}
+
+/// What `systemd-analyze security` asks for, but for the network namespace and the user namespace: links of the host are
+/// made from the host's own.
+const HARDENING: &str = "\
+DynamicUser=yes
+AmbientCapabilities=CAP_NET_ADMIN
+CapabilityBoundingSet=CAP_NET_ADMIN
+NoNewPrivileges=yes
+ProtectSystem=strict
+ProtectHome=yes
+ProtectProc=invisible
+ProcSubset=pid
+ProtectClock=yes
+ProtectControlGroups=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+PrivateDevices=yes
+PrivateTmp=yes
+DevicePolicy=closed
+KeyringMode=private
+LockPersonality=yes
+MemoryDenyWriteExecute=yes
+RemoveIPC=yes
+RestrictAddressFamilies=AF_NETLINK AF_UNIX
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+SystemCallFilter=~@privileged @resources
+IPAddressDeny=any
+UMask=0077
+";
+
+/// A path for a unit's file, where `%` begins a specifier (systemd.unit(5)) and quotes and backslashes are escaped.
+fn escaped(path: &str) -> String {
+    path.replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('%', "%%")
+}
+
+/// The drop-in that names the parent links.
+pub fn parent_links_path() -> String {
+    format!("{}.d/parent-links.conf", path(SHIM_UNIT))
+}
+
+/// Its text; `None` when there are no parent links.
+pub fn parent_links(links: &[&str]) -> Option<String> {
+    if links.is_empty() {
+        return None;
+    }
+    Some(format!(
+        "{FILE_MARK}for its shim: what Docker's networks stand on. `homelab network-up` writes it.\n\
+         [Service]\nEnvironment={PARENT_LINKS}={}\n",
+        links.join(",")
+    ))
+}
+
+impl Manager {
+    /// Whether the file of this text is somebody else's from the first line to the last.
+    pub fn is_foreign(self, text: &str) -> bool {
+        self.file != DHCPCD && !text.starts_with(FILE_MARK)
+    }
+
+    /// The text of its file when it shall leave the links of the plan alone; `None` stands for no file.
+    pub fn told(self, plan: &Plan, found: Option<&str>) -> Option<String> {
+        let mut names = vec![plan.shim_name.clone()];
+        names.extend(plan.envs.iter().map(crate::plan::Env::parent_link));
+        let mark = format!(
+            "{FILE_MARK}for its shim. `homelab shim install` writes it, `homelab shim uninstall` removes it.\n"
+        );
+        Some(match self.unit {
+            "systemd-networkd.service" => {
+                format!(
+                    "{mark}[Match]\nName={}\n\n[Link]\nUnmanaged=yes\n",
+                    names.join(" ")
+                )
+            }
+            "NetworkManager.service" => {
+                let list: Vec<String> = names
+                    .iter()
+                    .map(|n| format!("interface-name:{n}"))
+                    .collect();
+                format!("{mark}[keyfile]\nunmanaged-devices+={}\n", list.join(";"))
+            }
+            // In front: what stands behind an `interface` line is for that interface only (dhcpcd.conf(5)).
+            _ => {
+                let rest = self.untold(found).unwrap_or_default();
+                let [begin, end] = BLOCK;
+                format!("{begin}denyinterfaces {}\n{end}{rest}", names.join(" "))
+            }
+        })
+    }
+
+    /// The text of its file without what is ours; `None` stands for no file.
+    pub fn untold(self, found: Option<&str>) -> Option<String> {
+        let found = found?;
+        if self.file != DHCPCD {
+            return self.is_foreign(found).then(|| found.to_owned());
+        }
+        let [begin, end] = BLOCK;
+        let without = found.split_once(begin).and_then(|(before, rest)| {
+            let (_, after) = rest.split_once(end)?;
+            Some(format!("{before}{after}"))
+        });
+        Some(without.unwrap_or_else(|| found.to_owned()))
+    }
 }

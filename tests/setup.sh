@@ -20,6 +20,7 @@ need debootstrap debootstrap
 need ip iproute2
 need busybox busybox-static
 need setpriv util-linux
+need patchelf patchelf
 need nsenter util-linux
 # The servers' images are made of it, so it must need no libraries.
 if command -v ldd >/dev/null && command -v busybox >/dev/null && ldd "$(command -v busybox)" >/dev/null 2>&1; then

@@ -19,6 +19,13 @@ pub(super) struct WantedLink {
     shim: Option<Shim>,
 }
 
+impl WantedLink {
+    /// Whether it is the parent of a network, and not the shim.
+    pub(super) fn is_parent(&self) -> bool {
+        self.shim.is_none()
+    }
+}
+
 struct Shim {
     address: Ipv4Addr,
     route: Route,

@@ -1,8 +1,8 @@
 //! The shim, the parent links and the Docker networks: what the plan wants against what there is. Going down is the same
 //! with nothing wanted.
 
-use super::{Action, Diff, StepId, named};
-use super::{links, preflight, slices};
+use super::shim::Goal;
+use super::{Action, Diff, StepId, links, named, preflight, shim, slices};
 use crate::docker::NewNetwork;
 use crate::failure::Blocker;
 use crate::plan::{Env, Host, Plan, pool};
@@ -115,12 +115,6 @@ pub fn ready(plan: &Plan, host: &Host, env: &Env, state: &State) -> Result<Vec<B
     )])
 }
 
-struct Goal<'a> {
-    plan: &'a Plan,
-    host: &'a Host,
-    parent: &'a str,
-}
-
 fn converge(goal: &Goal, wanted: &[Env], state: &State) -> Result<Diff, Vec<Blocker>> {
     let mut diff = Diff::default();
     let mut blockers = Vec::new();
@@ -151,31 +145,12 @@ fn converge(goal: &Goal, wanted: &[Env], state: &State) -> Result<Diff, Vec<Bloc
             diff.push(Action::RemoveNetwork { name, id }, cause, &[])
         })
         .collect();
-    let mut deleted = Vec::new();
-    for link in links::surplus(goal.plan, goal.host, &links, &kept_parents, state) {
-        let name = link.name.clone();
-        let cause = if wanted.is_empty() {
-            "homelab made it"
-        } else {
-            "the plan does not want it"
-        };
-        // A parent link goes after the networks that stand on it.
-        deleted.push(diff.push(Action::DeleteLink { name }, cause, &removed));
-    }
-    let mut made: Vec<(&str, Vec<StepId>)> = Vec::new();
-    for link in &links {
-        if state.link(&link.name).is_none() && kept_parents.contains(link.name.as_str()) {
-            diff.warn(
-                format!(
-                    "the parent link `{}` of a Docker network was missing; if Docker was started without it, the network's containers cannot start",
-                    link.name
-                ),
-                "once this is done, restart Docker if they do not run: `systemctl restart docker`",
-            );
-        }
-        let steps = links::steps(link, state, &mut diff, &deleted);
-        made.push((&link.name, steps));
-    }
+    let made = if wanted.is_empty() {
+        shim::no_links(goal, &links, &kept_parents, state, &removed, &mut diff);
+        Vec::new()
+    } else {
+        shim::make_links(goal, &links, &kept_parents, state, &removed, &mut diff)
+    };
     for (network, cause) in new {
         let mut after = removed.clone();
         for (name, steps) in &made {

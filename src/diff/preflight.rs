@@ -67,6 +67,52 @@ pub fn parent<'a>(plan: &Plan, host: &Host, state: &'a State) -> Result<&'a Link
     }
 }
 
+/// The interface that the shim stands on, as soon as it is there and up. Less is asked than by [`parent`]: at boot an
+/// address may come later, and a cable may be out for a moment.
+///
+/// # Errors
+/// What is not there yet.
+pub fn parent_there<'a>(plan: &Plan, host: &'a Host, state: &'a State) -> Result<&'a str, Blocker> {
+    let is_up = |link: &Link| {
+        if link.up {
+            return Ok(());
+        }
+        Err(Blocker::new(
+            format!("the parent `{}` is down", link.name),
+            format!(
+                "what sets it up at boot is still at it, or `ip link set {} up` does",
+                link.name
+            ),
+        ))
+    };
+    if let Some(name) = &host.parent {
+        let link = state.link(name).ok_or_else(|| {
+            Blocker::new(
+                format!("there is no parent interface `{name}` yet"),
+                "`ip link` lists the interfaces; `parent` in the plan names one of them",
+            )
+        })?;
+        return is_up(link).map(|()| name.as_str());
+    }
+    let holds = |link: &&Link| link.has(host.address) && link.name != plan.shim_name;
+    if let Some(holder) = state.links.iter().find(holds) {
+        return is_up(holder).map(|()| holder.name.as_str());
+    }
+    // The address may have gone for a moment; where the shim stands is the place.
+    let stands_on = state.link(&plan.shim_name).filter(|shim| shim.is_ours());
+    stands_on
+        .and_then(|shim| shim.parent.as_deref())
+        .ok_or_else(|| {
+            Blocker::new(
+                format!(
+                    "no interface holds {}, the address of host `{}`, yet",
+                    host.address, host.name
+                ),
+                "`parent` in the plan names the interface, so that its address is not waited for",
+            )
+        })
+}
+
 fn fit(link: &Link, host: &Host) -> Result<(), Vec<Blocker>> {
     let name = &link.name;
     let mut blockers = Vec::new();
@@ -177,6 +223,20 @@ pub fn isolation(plan: &Plan, env: &Env, state: &State) -> Result<(), Blocker> {
         }
     }
     Ok(())
+}
+
+/// Whether this machine has units.
+///
+/// # Errors
+/// When it has not.
+pub fn systemd(state: &State) -> Result<(), Blocker> {
+    if state.systemd.running {
+        return Ok(());
+    }
+    Err(Blocker::new(
+        "systemd is not the init of this machine, so it has no units",
+        "run `homelab network-up` from whatever starts services here, before Docker starts",
+    ))
 }
 
 /// Whether the Engine can be used.

@@ -75,7 +75,9 @@ pub(super) fn down(state: &State, blockers: &mut Vec<Blocker>) -> Changes {
     let mut changes = Changes::default();
     let ours = state.systemd.slices.iter().filter(|slice| slice.is_ours());
     for slice in ours {
-        if slice.populated {
+        if slice.populated && !blockers.is_empty() {
+            // Those are the containers that are in the way already.
+        } else if slice.populated {
             blockers.push(Blocker::new(
                 format!("processes run in slice `{}`", slice.name),
                 format!(

@@ -4,11 +4,12 @@
 use super::containers::{self, Selection};
 mod machine;
 
-use super::{Diff, Step, network, preflight};
-use crate::cli::{Cli, Command, Environment};
+use super::{Action, Diff, Step, network, preflight, shim};
+use crate::cli::{Cli, Command, Environment, Shim};
 use crate::failure::Blocker;
 use crate::plan::{Plan, Service};
 use crate::state::State;
+use crate::units::{SHIM_UNIT, ShimUnit};
 use crate::{config, plan, report};
 use clap::Parser as _;
 use std::collections::{BTreeMap, BTreeSet};
@@ -89,7 +90,71 @@ fn diff_with(folder: &Path, state: &State) -> Result<Diff, Vec<Blocker>> {
         Command::EnvDown(options) => {
             select(options, &|selection| Ok(containers::down(selection, state)))
         }
+        Command::Shim(Shim::Up(_)) => shim::up(&plan, host, state),
+        Command::Shim(Shim::Down(_)) => Ok(shim::down(&plan, state)),
+        Command::Shim(Shim::Install(_)) => shim::install(&plan, host, &unit(&host.name), state),
+        Command::Shim(Shim::Uninstall(_)) => {
+            shim::uninstall(&plan, state).map_err(|blocker| vec![blocker])
+        }
+        Command::Shim(Shim::Run(_)) => kept(folder, state),
         Command::Check => unreachable!("check has no diff"),
+    }
+}
+
+/// The unit as it is installed from the usual places.
+fn unit(host: &str) -> ShimUnit<'_> {
+    ShimUnit {
+        program: "/usr/local/bin/homelab",
+        file: "/etc/homelab/homelab.toml",
+        host,
+    }
+}
+
+/// What the running unit does about its links.
+fn kept(folder: &Path, state: &State) -> Result<Diff, Vec<Blocker>> {
+    let plan = compile(folder);
+    let Some(host) = plan.host_at(&state.own_addresses()) else {
+        unreachable!("{}: no host", folder.display())
+    };
+    let parent = preflight::parent_there(&plan, host, state).map_err(|blocker| vec![blocker])?;
+    let links: Vec<String> = state
+        .systemd
+        .shim
+        .parent_links()
+        .map(str::to_owned)
+        .collect();
+    shim::keep(&plan, host, parent, &links, state)
+}
+
+/// Carries a step out; what the unit does when it starts and stops is done too.
+fn carry_out(folder: &Path, step: &Step, state: &mut State) {
+    let is_shim = |name: &String| name == SHIM_UNIT;
+    if let Action::StopUnit { name } | Action::RestartUnit { name } = &step.action
+        && is_shim(name)
+    {
+        let links: Vec<String> = state
+            .systemd
+            .shim
+            .parent_links()
+            .map(str::to_owned)
+            .collect();
+        for step in shim::release(&compile(folder), &links, state).steps {
+            let Action::DeleteLink { name } = step.action else {
+                unreachable!("{step:?}")
+            };
+            // Networks may stand on it: the kernel does not mind.
+            state.links.retain(|link| link.name != name);
+            state.routes.retain(|route| route.link != name);
+        }
+    }
+    machine::carry_out(step, state);
+    if let Action::StartUnit { name } | Action::RestartUnit { name } = &step.action
+        && is_shim(name)
+    {
+        let steps = kept(folder, state).unwrap_or_else(|blockers| unreachable!("{blockers:?}"));
+        for step in steps.steps {
+            machine::carry_out(&step, state);
+        }
     }
 }
 
@@ -150,7 +215,7 @@ fn every_step_waits_only_for_earlier_ones() {
 }
 
 /// Carries out some of the steps, each when those that it waits for are done, in an order and to an end that `seed` says.
-fn carry_out_some(diff: &Diff, state: &mut State, seed: usize) {
+fn carry_out_some(folder: &Path, diff: &Diff, state: &mut State, seed: usize) {
     let mut done: BTreeSet<usize> = BTreeSet::new();
     let end = seed % (diff.steps.len() + 1);
     for turn in 0..end {
@@ -161,7 +226,7 @@ fn carry_out_some(diff: &Diff, state: &mut State, seed: usize) {
         let Some(step) = ready.get((seed / 7 + turn * 31) % ready.len().max(1)) else {
             unreachable!("the steps wait for each other");
         };
-        machine::carry_out(step, state);
+        carry_out(folder, step, state);
         done.insert(step.id);
     }
 }
@@ -171,7 +236,7 @@ fn finish(folder: &Path, state: &mut State) {
     let diff = diff_with(folder, state);
     let diff = diff.unwrap_or_else(|blockers| unreachable!("{}: {blockers:?}", folder.display()));
     for step in &diff.steps {
-        machine::carry_out(step, state);
+        carry_out(folder, step, state);
     }
     let left = diff_with(folder, state).map(|diff| diff.steps);
     assert_eq!(left, Ok(Vec::new()), "{}", folder.display());
@@ -194,7 +259,7 @@ fn a_run_that_was_killed_anywhere_can_be_run_again() {
         finish(&folder, &mut whole);
         for seed in 0..40 {
             let mut state = state_of(&folder);
-            carry_out_some(&diff, &mut state, seed);
+            carry_out_some(&folder, &diff, &mut state, seed);
             finish(&folder, &mut state);
             let links = |state: &State| -> BTreeMap<String, String> {
                 let all = state.links.iter();

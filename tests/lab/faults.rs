@@ -9,8 +9,10 @@ on_every_engine!(killed_at_any_step_and_run_again what_is_missing_is_put_back co
 
 /// Runs homelab and kills it as soon as it has said that so many steps are done.
 fn kill_after(pi: &Server, line: &str, steps: usize) {
+    // `nsenter` is what is killed first; the program in the other PID namespace goes with it.
     let mut child = pi
-        .command("homelab")
+        .command("setpriv")
+        .args(["--pdeathsig", "KILL", "--", "homelab"])
         .args(line.split(' '))
         .stderr(Stdio::piped())
         .stdout(Stdio::null())

@@ -141,6 +141,7 @@ impl Server {
             node: None,
         };
         server.boot();
+        server.install();
         server
     }
 
@@ -161,7 +162,6 @@ impl Server {
         wait_for("Docker in the server", BOOT, || {
             self.init().is_some() && self.try_sh("systemctl is-active -q docker").is_ok()
         });
-        self.install();
     }
 
     /// Ends it as a power cut does; its network forgets every link but the wire.
@@ -257,36 +257,36 @@ impl Server {
         assert!(child.wait().expect("it ends").success());
     }
 
-    /// Puts the program there. A root with an older libc than this machine's gets this machine's loader and libraries too.
+    /// Puts the program there. In a root with an older libc than this machine's it uses this machine's loader and libraries,
+    /// which are put there too: the program must stay a program, which a unit can run and which knows its own path.
     fn install(&self) {
-        let binary = &self.binary;
-        self.copy(binary, "/usr/local/bin/homelab");
+        self.copy(&self.binary, "/usr/local/bin/homelab");
         if self.homelab("--version").status == Some(0) {
             return;
         }
-        self.copy(binary, "/opt/homelab/homelab");
-        let libraries = Command::new("ldd").arg(binary).output().expect("ldd runs");
-        let libraries = String::from_utf8_lossy(&libraries.stdout).into_owned();
+        let output = Command::new("ldd").arg(&self.binary).output();
+        let libraries = String::from_utf8_lossy(&output.expect("ldd runs").stdout).into_owned();
         let mut loader = String::new();
         for path in libraries
             .split_whitespace()
             .filter(|word| word.starts_with('/'))
         {
-            let name = Path::new(path)
-                .file_name()
-                .expect("a file")
-                .to_string_lossy()
-                .into_owned();
-            let target = format!("/opt/homelab/{name}");
+            let name = Path::new(path).file_name().expect("a file");
+            let target = format!("/opt/homelab/{}", name.to_string_lossy());
             self.copy(Path::new(path), &target);
-            if name.starts_with("ld-") {
+            if target.contains("/ld-") {
                 loader = target;
             }
         }
-        let script = format!(
-            "#!/bin/sh\nexec {loader} --library-path /opt/homelab /opt/homelab/homelab \"$@\"\n"
-        );
-        self.write("/usr/local/bin/homelab", &script);
+        let patched = self.folder.path().join("homelab");
+        let status = Command::new("patchelf")
+            .args(["--set-interpreter", &loader, "--force-rpath"])
+            .args(["--set-rpath", "/opt/homelab", "--output"])
+            .arg(&patched)
+            .arg(&self.binary)
+            .status();
+        assert!(status.expect("patchelf runs").success());
+        self.copy(&patched, "/usr/local/bin/homelab");
         assert_eq!(
             self.homelab("--version").status,
             Some(0),

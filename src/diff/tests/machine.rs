@@ -73,8 +73,14 @@ pub(super) fn carry_out(step: &Step, state: &mut State) {
         Action::DeleteRoute(route) => state.routes.retain(|found| found != route),
         Action::WriteSlice { .. }
         | Action::ApplySlice { .. }
+        | Action::WriteFile { .. }
         | Action::RemoveFile { .. }
         | Action::ReloadSystemd
+        | Action::ReloadManager { .. }
+        | Action::EnableUnit { .. }
+        | Action::DisableUnit { .. }
+        | Action::StartUnit { .. }
+        | Action::RestartUnit { .. }
         | Action::StopUnit { .. } => ask_systemd(&step.action, &mut state.systemd),
         action => ask_engine(action, step.id, state),
     }
@@ -90,7 +96,31 @@ fn ask_systemd(action: &Action, systemd: &mut Systemd) {
             systemd.slices.retain(|found| found.name != slice.name);
             systemd.slices.push(written);
         }
+        Action::WriteFile { path, text, is_new } => {
+            let before = systemd.shim.files.insert(path.clone(), text.clone());
+            assert_eq!(before.is_none(), *is_new, "{path}");
+            systemd.shim.stale |= path.starts_with(units::FOLDER) && systemd.shim.active;
+        }
+        Action::ReloadManager { name } => {
+            assert_eq!(
+                systemd.shim.managers.get(name),
+                Some(&true),
+                "{name} does not run"
+            );
+        }
+        Action::EnableUnit { name } | Action::DisableUnit { name } => {
+            let path = units::path(name);
+            assert!(systemd.shim.files.contains_key(&path), "there is no {path}");
+            systemd.shim.enabled = matches!(action, Action::EnableUnit { .. });
+        }
+        Action::StartUnit { name } | Action::RestartUnit { name } => {
+            let path = units::path(name);
+            assert!(systemd.shim.files.contains_key(&path), "there is no {path}");
+            assert!(!systemd.shim.stale, "{name} was not read");
+            systemd.shim.active = true;
+        }
         Action::ReloadSystemd => {
+            systemd.shim.stale = false;
             for slice in systemd.slices.iter_mut().filter(|s| s.overrides.is_empty()) {
                 slice.stale = false;
                 (slice.deny, slice.allow) = (listed(slice, "Deny"), listed(slice, "Allow"));
@@ -103,6 +133,9 @@ fn ask_systemd(action: &Action, systemd: &mut Systemd) {
             slice.pending = false;
         }
         Action::RemoveFile { path } => {
+            if systemd.shim.files.remove(path).is_some() {
+                systemd.shim.stale |= path.starts_with(units::FOLDER) && systemd.shim.active;
+            }
             for slice in &mut systemd.slices {
                 slice.overrides.retain(|found| found != path);
                 if units::path(&slice.name) == *path {
@@ -115,6 +148,7 @@ fn ask_systemd(action: &Action, systemd: &mut Systemd) {
                 .retain(|slice| slice.active || slice.file.is_some());
         }
         Action::StopUnit { name } => {
+            systemd.shim.active &= name != units::SHIM_UNIT;
             for slice in &mut systemd.slices {
                 assert!(
                     slice.name != *name || !slice.populated,

@@ -1,0 +1,256 @@
+//! The links of this host, as `network-up` makes them, as the commands about the shim alone do, and as the unit keeps them.
+//! Pure.
+
+use super::links::{self, WantedLink};
+use super::{Action, Diff, StepId, preflight, service};
+use crate::failure::Blocker;
+use crate::plan::{Env, Host, PARENT_LINK_PREFIX, Plan};
+use crate::state::{Link, State};
+use crate::units::ShimUnit;
+use std::collections::BTreeSet;
+
+/// What is wanted of a machine.
+pub(super) struct Goal<'a> {
+    pub plan: &'a Plan,
+    pub host: &'a Host,
+    pub parent: &'a str,
+}
+
+/// The steps to the links, and for each link those that its users wait for. A unit that is installed makes them itself.
+pub(super) fn make_links<'a>(
+    goal: &Goal,
+    links: &'a [WantedLink],
+    kept_parents: &BTreeSet<&str>,
+    state: &State,
+    removed: &[StepId],
+    diff: &mut Diff,
+) -> Vec<(&'a str, Vec<StepId>)> {
+    let surplus = links::surplus(goal.plan, goal.host, links, kept_parents, state);
+    let delete = |diff: &mut Diff, after: &[StepId]| -> Vec<StepId> {
+        let delete = |link: &&Link| {
+            let name = link.name.clone();
+            // A parent link goes after the networks that stand on it.
+            diff.push(
+                Action::DeleteLink { name },
+                "the plan does not want it",
+                after,
+            )
+        };
+        surplus.iter().map(delete).collect()
+    };
+    if state.systemd.shim.is_installed() {
+        let is_active = state.systemd.shim.active;
+        let mut after = removed.to_vec();
+        if !is_active {
+            after.extend(delete(diff, removed));
+        }
+        let kept = service::keep(
+            goal.plan,
+            links,
+            goal.is_astray(links, state),
+            state,
+            diff,
+            &after,
+        );
+        if is_active {
+            delete(diff, &kept);
+        }
+        return links
+            .iter()
+            .map(|link| (link.name.as_str(), kept.clone()))
+            .collect();
+    }
+    let deleted = delete(diff, removed);
+    let mut made: Vec<(&str, Vec<StepId>)> = Vec::new();
+    for link in links {
+        if state.link(&link.name).is_none() && kept_parents.contains(link.name.as_str()) {
+            diff.warn(
+                format!(
+                    "the parent link `{}` of a Docker network was missing; if Docker was started without it, the network's containers cannot start",
+                    link.name
+                ),
+                "once this is done, restart Docker if they do not run: `systemctl restart docker`; `homelab shim install` makes the links before Docker starts",
+            );
+        }
+        made.push((&link.name, links::steps(link, state, diff, &deleted)));
+    }
+    made
+}
+
+/// The steps after which no link of ours is left; those of a running unit go with it.
+pub(super) fn no_links(
+    goal: &Goal,
+    links: &[WantedLink],
+    kept_parents: &BTreeSet<&str>,
+    state: &State,
+    removed: &[StepId],
+    diff: &mut Diff,
+) {
+    if service::let_go(state, diff, removed).is_some() {
+        return;
+    }
+    for link in links::surplus(goal.plan, goal.host, links, kept_parents, state) {
+        let name = link.name.clone();
+        diff.push(Action::DeleteLink { name }, "homelab made it", removed);
+    }
+}
+
+impl Goal<'_> {
+    /// Whether a link is not as wanted.
+    fn is_astray(&self, links: &[WantedLink], state: &State) -> bool {
+        let mut trial = Diff::default();
+        for link in links {
+            links::steps(link, state, &mut trial, &[]);
+        }
+        !trial.steps.is_empty()
+    }
+}
+
+/// The parent links that Docker's networks of ours stand on; where Docker does not answer, those that the shim's unit knows.
+fn parents_in_use(state: &State) -> BTreeSet<String> {
+    if state.docker_missing.is_some() {
+        return state
+            .systemd
+            .shim
+            .parent_links()
+            .map(str::to_owned)
+            .collect();
+    }
+    let ours = state
+        .docker
+        .networks
+        .iter()
+        .filter(|network| network.environment().is_some());
+    let parents = ours.filter_map(|network| network.parent.clone());
+    parents
+        .filter(|parent| parent.starts_with(PARENT_LINK_PREFIX))
+        .collect()
+}
+
+/// The links that are wanted without a look at Docker's networks but at what they stand on.
+fn links_in_use(
+    plan: &Plan,
+    host: &Host,
+    parent: &str,
+    state: &State,
+) -> Result<Vec<WantedLink>, Vec<Blocker>> {
+    let parents = parents_in_use(state);
+    let parents = parents.iter().map(String::as_str).collect();
+    let links = links::wanted(plan, host, parent, &parents);
+    let blockers: Vec<Blocker> = links
+        .iter()
+        .filter_map(|link| links::in_the_way(link, state))
+        .collect();
+    if blockers.is_empty() {
+        Ok(links)
+    } else {
+        Err(blockers)
+    }
+}
+
+/// What makes the shim alone.
+///
+/// # Errors
+/// Everything that stands in the way; nothing has been changed.
+pub fn up(plan: &Plan, host: &Host, state: &State) -> Result<Diff, Vec<Blocker>> {
+    let parent = preflight::parent(plan, host, state)?;
+    let goal = Goal {
+        plan,
+        host,
+        parent: &parent.name,
+    };
+    let links = links_in_use(plan, host, goal.parent, state)?;
+    let mut diff = Diff::default();
+    let parents = links.iter().filter(|link| link.is_parent());
+    let kept = parents.map(|link| link.name.as_str()).collect();
+    make_links(&goal, &links, &kept, state, &[], &mut diff);
+    Ok(diff)
+}
+
+/// What takes the shim alone away; links that Docker's networks stand on stay, unless the unit keeps them.
+pub fn down(plan: &Plan, state: &State) -> Diff {
+    let mut diff = Diff::default();
+    if service::stop(state, &mut diff).is_some() {
+        return diff;
+    }
+    if let Some(link) = state.link(&plan.shim_name).filter(|link| link.is_ours()) {
+        let name = link.name.clone();
+        diff.push(Action::DeleteLink { name }, "homelab made it", &[]);
+    }
+    diff
+}
+
+/// What installs the unit that keeps the shim alive.
+///
+/// # Errors
+/// Everything that stands in the way; nothing has been changed.
+pub fn install(
+    plan: &Plan,
+    host: &Host,
+    unit: &ShimUnit,
+    state: &State,
+) -> Result<Diff, Vec<Blocker>> {
+    let parent = preflight::parent(plan, host, state)?;
+    preflight::systemd(state).map_err(|blocker| vec![blocker])?;
+    let links = links_in_use(plan, host, &parent.name, state)?;
+    service::install(plan, unit, &links, state)
+}
+
+/// What takes that unit away.
+///
+/// # Errors
+/// Where there is no systemd.
+pub fn uninstall(plan: &Plan, state: &State) -> Result<Diff, Blocker> {
+    preflight::systemd(state)?;
+    let mut diff = service::uninstall(state);
+    let stands = |env: &Env| state.docker.network(&env.network()).is_some();
+    if !diff.steps.is_empty() && state.systemd.shim.active && plan.envs.iter().any(stands) {
+        diff.warn(
+            "with the unit goes the shim: this host will not reach its containers",
+            "`homelab network-up` makes it again, until the next boot",
+        );
+    }
+    Ok(diff)
+}
+
+/// What the unit itself does: makes the shim and the parent links that it was told of as planned.
+///
+/// # Errors
+/// Everything that stands in the way; nothing has been changed.
+pub fn keep(
+    plan: &Plan,
+    host: &Host,
+    parent: &str,
+    parent_links: &[String],
+    state: &State,
+) -> Result<Diff, Vec<Blocker>> {
+    let parents = parent_links.iter().map(String::as_str).collect();
+    let links = links::wanted(plan, host, parent, &parents);
+    let blockers: Vec<Blocker> = links
+        .iter()
+        .filter_map(|link| links::in_the_way(link, state))
+        .collect();
+    if !blockers.is_empty() {
+        return Err(blockers);
+    }
+    let mut diff = Diff::default();
+    for link in &links {
+        links::steps(link, state, &mut diff, &[]);
+    }
+    Ok(diff)
+}
+
+/// What the unit does when it ends: the links that it kept go.
+pub fn release(plan: &Plan, parent_links: &[String], state: &State) -> Diff {
+    let mut diff = Diff::default();
+    let kept = |name: &String| *name == plan.shim_name || parent_links.contains(name);
+    for link in state
+        .links
+        .iter()
+        .filter(|link| link.is_ours() && kept(&link.name))
+    {
+        let name = link.name.clone();
+        diff.push(Action::DeleteLink { name }, "the service ends", &[]);
+    }
+    diff
+}
