@@ -13,6 +13,7 @@ use crate::problem::{self, suggestion};
 use crate::report::Report;
 use crate::state::State;
 use crate::units::ShimUnit;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -170,6 +171,7 @@ impl Home<'_> {
         let (machine, state) = observe::machine(self.plan).await?;
         let host = self.host(&state)?;
         let (program, file) = (own_path()?, self.file.absolute());
+        check_readable(&file)?;
         let unit = ShimUnit {
             program: text_of(&program)?,
             file: text_of(&file)?,
@@ -411,11 +413,48 @@ fn own_path() -> Result<PathBuf, Failure> {
     ))
 }
 
+/// Whether a service with a user of its own can read a file.
+fn check_readable(file: &Path) -> Result<(), Failure> {
+    // Of these folders the unit sees nothing but the file.
+    let is_shown = ["/home", "/root", "/run/user"]
+        .iter()
+        .any(|folder| file.starts_with(folder));
+    let is_open = |path: &Path, bits: u32| {
+        std::fs::metadata(path).is_ok_and(|found| found.permissions().mode() & bits == bits)
+    };
+    let folders = file.ancestors().skip(1).filter(|_| !is_shown);
+    let closed = folders.filter(|folder| !is_open(folder, 0o001)).last();
+    if let Some(folder) = closed {
+        return Err(Failure::new(
+            format!(
+                "`{}` may be entered by its owner only, and the service has a user of its own",
+                folder.display()
+            ),
+            format!(
+                "open it, `chmod o+x {}`, or put homelab.toml into /etc/homelab",
+                folder.display()
+            ),
+        ));
+    }
+    if !is_open(file, 0o004) {
+        return Err(Failure::new(
+            format!(
+                "`{}` may be read by its owner only, and the service has a user of its own",
+                file.display()
+            ),
+            format!(
+                "open it, `chmod o+r {}`; secrets belong into an `env_file`, which the service never reads",
+                file.display()
+            ),
+        ));
+    }
+    Ok(())
+}
+
 /// A path that can stand in the file of a unit.
 fn text_of(path: &Path) -> Result<&str, Failure> {
-    let text = path
-        .to_str()
-        .filter(|text| !text.contains(['\n', ' ', '"', '\'', ':']));
+    let fits = |c: char| c.is_ascii_alphanumeric() || "/._-+@%~".contains(c);
+    let text = path.to_str().filter(|text| text.chars().all(fits));
     text.ok_or_else(|| {
         Failure::new(
             format!(

@@ -103,8 +103,8 @@ pub struct ShimUnit<'a> {
 
 /// The file of the shim's unit.
 ///
-/// It has the one right that links need and no user of its own. systemd hands it homelab.toml, which may be in a folder that
-/// the unit cannot see. It does not name the parent's `.device`, which is not there in a container: it waits by itself.
+/// It has the one right that links need and no user of its own. systemd shows it homelab.toml even where that is in a home
+/// folder. It does not name the parent's `.device`, which is not there in a container: it waits by itself.
 pub fn shim(unit: &ShimUnit) -> String {
     let ShimUnit {
         program,
@@ -122,12 +122,13 @@ pub fn shim(unit: &ShimUnit) -> String {
          \n\
          [Service]\n\
          Type=notify\n\
-         LoadCredential=homelab.toml:{file}\n\
-         ExecStart=\"{program}\" --config %d/homelab.toml --host {host} shim run\n\
+         ExecStart={program} --config {file} --host {host} shim run\n\
          Restart=on-failure\n\
          RestartSec=1s\n\
+         RestartPreventExitStatus=2\n\
          TimeoutStartSec=90s\n\
          TimeoutStopSec=10s\n\
+         BindReadOnlyPaths={file}\n\
          {HARDENING}\
          \n\
          [Install]\n\
@@ -143,7 +144,7 @@ AmbientCapabilities=CAP_NET_ADMIN
 CapabilityBoundingSet=CAP_NET_ADMIN
 NoNewPrivileges=yes
 ProtectSystem=strict
-ProtectHome=yes
+ProtectHome=tmpfs
 ProtectProc=invisible
 ProcSubset=pid
 ProtectClock=yes
@@ -170,11 +171,9 @@ IPAddressDeny=any
 UMask=0077
 ";
 
-/// A path for a unit's file, where `%` begins a specifier (systemd.unit(5)) and quotes and backslashes are escaped.
+/// A path for a unit's file, where `%` begins a specifier (systemd.unit(5)).
 fn escaped(path: &str) -> String {
-    path.replace('\\', "\\\\")
-        .replace('"', "\\\"")
-        .replace('%', "%%")
+    path.replace('%', "%%")
 }
 
 /// The drop-in that names the parent links.

@@ -7,6 +7,7 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -112,7 +113,7 @@ impl Host {
 /// A server with systemd and Docker.
 pub struct Server {
     /// Its network, which outlives a reboot as a cable does.
-    pub host: Host,
+    pub host: Arc<Host>,
     binary: PathBuf,
     root: PathBuf,
     folder: tempfile::TempDir,
@@ -134,7 +135,7 @@ impl Server {
             .tempdir_in(&lab)
             .expect("a folder");
         let mut server = Self {
-            host,
+            host: Arc::new(host),
             binary: binary.to_owned(),
             root,
             folder,
@@ -178,6 +179,11 @@ impl Server {
                 let _ = self.host.output(&format!("ip link del {name}"));
             }
         }
+    }
+
+    /// Takes its only wired interface away, as when a USB adapter is pulled.
+    pub fn unplug(&self) {
+        self.host.run("ip link del eth0");
     }
 
     /// The process that is PID 1 in there, once it is.
@@ -461,6 +467,11 @@ impl Home {
             home.laptop.page(gateway).as_deref() == Some("router")
         });
         home
+    }
+
+    /// Gives a server its wire and its address again.
+    pub fn plug_in(&self, server: &Host, port: &str, address: &str) {
+        server.plug_into(&self.router, port, address);
     }
 
     /// A server of that Debian suite, plugged in with that address.

@@ -16,6 +16,7 @@ mod isolation;
 mod main_job;
 mod refusals;
 mod services;
+mod shim;
 
 use home::{Home, Server};
 use std::net::Ipv4Addr;

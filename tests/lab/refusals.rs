@@ -220,10 +220,10 @@ fn two_hosts_share_one_file() {
         "jellyfin-preprod\n"
     );
     for (from, address, page) in [
-        (&pi.host, 230, "whoami of preprod"),
-        (&pi.host, 235, "jellyfin of preprod"),
-        (&n100.host, 230, "whoami of preprod"),
-        (&n100.host, 235, "jellyfin of preprod"),
+        (&*pi.host, 230, "whoami of preprod"),
+        (&*pi.host, 235, "jellyfin of preprod"),
+        (&*n100.host, 230, "whoami of preprod"),
+        (&*n100.host, 235, "jellyfin of preprod"),
         (&home.laptop, 235, "jellyfin of preprod"),
     ] {
         assert_eq!(from.page(lan(address)).as_deref(), Some(page));

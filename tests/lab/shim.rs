@@ -1,0 +1,398 @@
+//! The shim as a service.
+
+use crate::home::{Server, wait_for};
+use crate::isolation::{both_environments, check_apart};
+use crate::{home_and_pi, lan, on_every_engine};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+on_every_engine!(the_service_comes_and_goes the_other_commands_get_along_with_the_service what_disappears_comes_back_at_once whoever_fights_is_given_way after_a_reboot_everything_is_as_before the_parent_may_be_late network_managers_leave_the_shim_alone);
+
+const UNIT: &str = "homelab-shim.service";
+
+fn journal(pi: &Server) -> String {
+    pi.sh(&format!("journalctl -b -o cat --no-pager -u {UNIT}"))
+}
+
+fn the_service_comes_and_goes(suite: &str) {
+    let (_home, pi) = home_and_pi(suite);
+    let before = pi.leftovers();
+    pi.homelab("shim install --dry-run").exits(3);
+    assert_eq!(pi.leftovers(), before, "a dry run changes nothing");
+    for _ in 0..2 {
+        pi.homelab("shim install").exits(0);
+    }
+    pi.homelab("shim install").exits(0).says("nothing to do");
+    pi.sh(&format!(
+        "systemctl is-active {UNIT} && systemctl is-enabled {UNIT}"
+    ));
+    assert_eq!(
+        pi.sh("ip -o -4 addr show homelab-shim | awk '{print $4}'; ip route show dev homelab-shim"),
+        "192.168.1.254/32\n192.168.1.192/26 scope link src 192.168.1.254 \n"
+    );
+    let unit = pi.sh(&format!("cat /etc/systemd/system/{UNIT}"));
+    assert!(
+        unit.contains("ExecStart=/usr/local/bin/homelab --config /etc/homelab/homelab.toml "),
+        "{unit}"
+    );
+    assert_eq!(pi.sh(&format!("systemd-analyze verify {UNIT} 2>&1")), "");
+    let security = pi.sh(&format!("systemd-analyze security --no-pager {UNIT}"));
+    let exposure = security
+        .lines()
+        .find_map(|line| line.split_once("exposure level for homelab-shim.service: "));
+    let exposure = exposure.and_then(|(_, rest)| rest.split(' ').next()?.parse::<f64>().ok());
+    let exposure = exposure.expect("systemd-analyze tells the exposure");
+    eprintln!("{suite}: exposure {exposure}");
+    assert!(exposure <= 1.5, "{security}");
+    let log = journal(&pi);
+    assert!(log.contains("the shim is there"), "{log}");
+    pi.homelab("shim uninstall --dry-run").exits(3);
+    for _ in 0..2 {
+        pi.homelab("shim uninstall").exits(0);
+    }
+    pi.homelab("shim uninstall").exits(0).says("nothing to do");
+    assert_eq!(pi.leftovers(), before, "nothing of ours is left");
+
+    // The owner's old unit of the same name is not overwritten.
+    pi.write(
+        "/etc/systemd/system/homelab-shim.service",
+        "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=true\n",
+    );
+    pi.homelab("shim install")
+        .exits(1)
+        .says("that homelab did not make")
+        .says("systemctl disable --now");
+    pi.homelab("shim uninstall").exits(0).says("nothing to do");
+    pi.sh("rm /etc/systemd/system/homelab-shim.service");
+    // The plan may be in somebody's home, but not be closed to the service.
+    pi.sh("mkdir -p -m 700 /home/pi && cp /etc/homelab/homelab.toml /home/pi/");
+    pi.homelab("--config /home/pi/homelab.toml shim install")
+        .exits(0);
+    pi.sh(&format!("systemctl is-active {UNIT}"));
+    pi.homelab("shim uninstall").exits(0);
+    pi.sh("chmod 600 /home/pi/homelab.toml");
+    pi.homelab("--config /home/pi/homelab.toml shim install")
+        .exits(1)
+        .says("chmod o+r /home/pi/homelab.toml");
+    pi.sh("rm -r /home/pi");
+    assert_eq!(pi.leftovers(), before, "a refusal changes nothing");
+    // A program that no service should run.
+    pi.sh("cp /usr/local/bin/homelab /root/homelab");
+    let said = pi.try_sh("/root/homelab shim install");
+    assert!(
+        said.as_ref()
+            .is_err_and(|said| said.contains("install /root/homelab /usr/local/bin/")),
+        "{said:?}"
+    );
+}
+
+fn the_other_commands_get_along_with_the_service(suite: &str) {
+    let (home, pi) = home_and_pi(suite);
+    let before = pi.leftovers();
+    pi.homelab("shim install").exits(0);
+    pi.homelab("network-up").exits(0);
+    pi.homelab("network-up").exits(0).says("nothing to do");
+    pi.homelab("env-up whoami").exits(0);
+    let page = || pi.host.page(lan(230));
+    assert_eq!(page().as_deref(), Some("whoami of preprod"));
+    pi.homelab("shim down")
+        .exits(0)
+        .says("stopped unit homelab-shim.service");
+    assert_eq!(
+        page(),
+        None,
+        "without a shim the host does not reach its containers"
+    );
+    assert_eq!(
+        home.laptop.page(lan(230)).as_deref(),
+        Some("whoami of preprod")
+    );
+    pi.homelab("shim down").exits(0).says("nothing to do");
+    pi.homelab("env-up whoami")
+        .exits(1)
+        .says("there is no link `homelab-shim`");
+    pi.homelab("shim up")
+        .exits(0)
+        .says("started unit homelab-shim.service");
+    pi.homelab("shim up").exits(0).says("nothing to do");
+    assert_eq!(page().as_deref(), Some("whoami of preprod"));
+    // Containers keep running when the service is restarted, and Docker can start its networks anew.
+    pi.sh(&format!(
+        "systemctl restart {UNIT} && systemctl restart docker"
+    ));
+    pi.homelab("network-up").exits(0).says("nothing to do");
+    assert_eq!(page().as_deref(), Some("whoami of preprod"));
+
+    pi.homelab("env-down").exits(0);
+    pi.homelab("network-down").exits(0).says("stays installed");
+    pi.homelab("network-down").exits(0).says("nothing to do");
+    assert!(pi.try_sh("ip link show homelab-shim").is_err());
+    pi.homelab("network-up").exits(0).says("started unit");
+    pi.homelab("env-up whoami").exits(0);
+    assert_eq!(page().as_deref(), Some("whoami of preprod"));
+    // The plan moves the shim; the service follows.
+    let moved = crate::PLAN
+        .replace("address = \"192.168.1.254\"", "address = \"192.168.1.252\"")
+        .replace("192.168.1.250-192.168.1.253", "192.168.1.250-192.168.1.251");
+    pi.homelab("env-down").exits(0);
+    pi.write("/etc/homelab/homelab.toml", &moved);
+    pi.homelab("network-up").exits(0).says("restarted unit");
+    pi.homelab("network-up").exits(0).says("nothing to do");
+    assert!(
+        pi.sh("ip -4 addr show homelab-shim")
+            .contains("192.168.1.252/32")
+    );
+    // Without the unit network-up makes the links itself again.
+    pi.homelab("shim uninstall")
+        .exits(0)
+        .says("this host will not reach its containers");
+    pi.homelab("network-up")
+        .exits(0)
+        .says("created link homelab-shim");
+    pi.homelab("network-down").exits(0);
+    assert_eq!(pi.leftovers(), before, "nothing of ours is left");
+}
+
+/// Does damage and waits until the shim is whole again; how long that took since `possible` was done.
+fn repaired_after(pi: &Server, damage: &str, possible: impl FnOnce()) -> Duration {
+    let whole = "192.168.1.254/32\n192.168.1.192/26 scope link src 192.168.1.254 \n1\nhomelab: shim\n02:42:c0:a8:01:fe\n";
+    let look = || {
+        pi.try_sh(
+            "ip -o -4 addr show up dev homelab-shim | awk '{print $4}'; ip route show dev homelab-shim | sed 's/ linkdown//'; \
+             cat /proc/sys/net/ipv4/conf/homelab-shim/arp_filter; cat /sys/class/net/homelab-shim/ifalias /sys/class/net/homelab-shim/address",
+        )
+        .unwrap_or_default()
+    };
+    assert_eq!(look(), whole, "before {damage}");
+    pi.sh(damage);
+    possible();
+    let begun = Instant::now();
+    wait_for(damage, Duration::from_secs(20), || look() == whole);
+    begun.elapsed()
+}
+
+fn what_disappears_comes_back_at_once(suite: &str) {
+    let (home, pi) = home_and_pi(suite);
+    pi.homelab("shim install").exits(0);
+    for damage in [
+        "ip addr del 192.168.1.254/32 dev homelab-shim",
+        "ip route del 192.168.1.192/26 dev homelab-shim",
+        "ip link set homelab-shim down",
+        "ip link del homelab-shim",
+        "ip link set eth0 down; ip link set eth0 up",
+    ] {
+        let took = repaired_after(&pi, damage, || {});
+        eprintln!("{suite}: back after {:3} ms: {damage}", took.as_millis());
+    }
+    let took = repaired_after(&pi, "ip link del eth0", || {
+        std::thread::sleep(Duration::from_secs(2));
+        home.plug_in(&pi.host, "pi", "192.168.1.204");
+    });
+    eprintln!(
+        "{suite}: back after {:3} ms: the parent went and returned",
+        took.as_millis()
+    );
+    let log = journal(&pi);
+    assert!(
+        log.contains("waiting: there is no parent interface `eth0` yet"),
+        "{log}"
+    );
+    assert!(log.contains("docker restart"), "{log}");
+    assert!(!log.contains("again and again"), "{log}");
+
+    let used = || pi.sh(&format!("systemctl show -P CPUUsageNSec {UNIT}"));
+    let pid = pi
+        .sh(&format!("systemctl show -P MainPID {UNIT}"))
+        .trim()
+        .to_owned();
+    let ticks = || pi.sh(&format!("awk '{{print $14 + $15}}' /proc/{pid}/stat"));
+    // What was just put back is still heard of.
+    std::thread::sleep(Duration::from_secs(1));
+    let (before, ticks_before) = (used(), ticks());
+    std::thread::sleep(Duration::from_secs(5));
+    let memory = pi.sh(&format!(
+        "awk '/^VmRSS|^RssAnon/ {{print $1, $2, $3}}' /proc/{pid}/status"
+    ));
+    eprintln!(
+        "{suite}: CPU in 5 s without changes: {} to {} ns; memory {}",
+        before.trim(),
+        used().trim(),
+        memory.replace('\n', ", ")
+    );
+    assert_eq!(
+        ticks(),
+        ticks_before,
+        "it does nothing while nothing happens"
+    );
+}
+
+fn whoever_fights_is_given_way(suite: &str) {
+    let (_home, pi) = home_and_pi(suite);
+    pi.homelab("shim install").exits(0);
+    pi.sh("for i in $(seq 30); do ip link del homelab-shim 2>/dev/null; sleep 0.15; done");
+    let log = journal(&pi);
+    assert!(
+        log.contains("takes the shim away again and again; waiting 1 s"),
+        "{log}"
+    );
+    assert!(log.contains("ip monitor"), "{log}");
+    // It does not give up.
+    wait_for("the shim", Duration::from_secs(20), || {
+        pi.try_sh("ip route | grep -q 192.168.1.192/26").is_ok()
+    });
+    pi.sh(&format!("systemctl is-active {UNIT}"));
+}
+
+/// Everything works although nobody did anything since the server started.
+fn check_services(home: &crate::home::Home, pi: &Server) {
+    for (last, page) in [
+        (200, "whoami of prod"),
+        (201, "store of prod"),
+        (230, "whoami of preprod"),
+        (231, "store of preprod"),
+    ] {
+        for (host, from) in [(&home.laptop, "the laptop"), (&pi.host, "the host")] {
+            wait_for(
+                &format!(".{last} to answer {from}"),
+                Duration::from_secs(15),
+                || host.page(lan(last)).as_deref() == Some(page),
+            );
+        }
+    }
+}
+
+/// The shim was there before dockerd was started, as the journal has it of the last boot.
+fn check_order(pi: &Server) {
+    let lines = pi.sh(&format!(
+        "journalctl -b -o short-monotonic --no-pager -u {UNIT} -u docker.service"
+    ));
+    let place = |words: &str| {
+        lines
+            .rfind(words)
+            .unwrap_or_else(|| panic!("{words:?} is not in\n{lines}"))
+    };
+    assert!(
+        place("the shim is there") < place("Started homelab-shim.service"),
+        "{lines}"
+    );
+    assert!(
+        place("Started homelab-shim.service") < place("Starting docker.service"),
+        "{lines}"
+    );
+}
+
+fn addresses(pi: &Server) -> String {
+    pi.sh("for c in $(docker ps --format '{{.Names}}' | sort); do echo $c; docker exec $c cat /sys/class/net/eth0/address; done; cat /sys/class/net/homelab-shim/address")
+}
+
+fn after_a_reboot_everything_is_as_before(suite: &str) {
+    let (home, mut pi) = home_and_pi(suite);
+    pi.homelab("shim install").exits(0);
+    both_environments(&pi);
+    let before = addresses(&pi);
+    pi.power_off();
+    pi.boot();
+    check_services(&home, &pi);
+    check_order(&pi);
+    check_apart(&pi, "after a reboot");
+    assert_eq!(addresses(&pi), before, "hardware addresses stay");
+    for line in ["network-up", "env-up", "env-up --env prod", "shim install"] {
+        pi.homelab(line).exits(0).says("nothing to do");
+    }
+}
+
+fn the_parent_may_be_late(suite: &str) {
+    let (home, mut pi) = home_and_pi(suite);
+    pi.homelab("shim install").exits(0);
+    both_environments(&pi);
+    pi.power_off();
+    pi.unplug();
+    let home_in_thread = &home;
+    let plugged = std::thread::scope(|scope| {
+        let host = Arc::clone(&pi.host);
+        let plug = scope.spawn(move || {
+            std::thread::sleep(Duration::from_secs(10));
+            home_in_thread.plug_in(&host, "pi", "192.168.1.204");
+        });
+        pi.boot();
+        plug.is_finished()
+    });
+    assert!(plugged, "Docker waited for the shim");
+    check_services(&home, &pi);
+    check_order(&pi);
+    let log = journal(&pi);
+    assert!(
+        log.contains("waiting: there is no parent interface `eth0` yet"),
+        "{log}"
+    );
+    check_apart(&pi, "after the parent was late");
+}
+
+fn network_managers_leave_the_shim_alone(suite: &str) {
+    let (_home, pi) = home_and_pi(suite);
+    let before = pi.leftovers();
+    // One that manages every link, and forgets what it did not make when it starts again.
+    pi.write(
+        "/etc/systemd/network/50-all.network",
+        "[Match]\nName=*\n\n[Network]\nAddress=192.168.1.204/24\nGateway=192.168.1.1\nLinkLocalAddressing=no\n",
+    );
+    pi.write(
+        "/etc/dhcpcd.conf",
+        "hostname\n\ninterface eth0\nstatic ip_address=192.168.1.204/24\n",
+    );
+    pi.sh("systemctl start systemd-networkd");
+    pi.homelab("shim install")
+        .exits(0)
+        .says("/etc/systemd/network/00-homelab-shim.network")
+        .says("changed file /etc/dhcpcd.conf");
+    let whole = || {
+        pi.sh("ip -o -4 addr show dev homelab-shim | awk '{print $4}'; ip route show dev homelab-shim")
+    };
+    let shim = whole();
+    assert!(shim.contains("192.168.1.254/32"), "{shim}");
+    pi.sh("systemctl restart systemd-networkd; sleep 2");
+    assert!(
+        pi.sh("networkctl list homelab-shim --no-pager")
+            .contains("unmanaged"),
+        "{}",
+        pi.sh("networkctl --no-pager")
+    );
+    assert_eq!(whole(), shim);
+    let log = journal(&pi);
+    assert_eq!(
+        log.matches("added route").count(),
+        1,
+        "nothing had to be put back\n{log}"
+    );
+    pi.sh("systemctl stop systemd-networkd");
+
+    pi.sh("systemctl start dbus; systemctl start NetworkManager; sleep 2");
+    let managed = pi.sh(
+        "nm=org.freedesktop.NetworkManager; \
+         device=$(busctl call $nm /org/freedesktop/NetworkManager $nm GetDeviceByIpIface s homelab-shim | cut -d'\"' -f2); \
+         busctl get-property $nm $device $nm.Device Managed",
+    );
+    assert_eq!(managed, "b false\n");
+    pi.sh("systemctl restart NetworkManager; sleep 1");
+    assert_eq!(whole(), shim);
+    pi.sh("systemctl stop NetworkManager");
+
+    assert!(pi.sh("cat /etc/dhcpcd.conf").starts_with("# homelab: begin\ndenyinterfaces homelab-shim hl-prod hl-preprod\n# homelab: end\nhostname\n"));
+    pi.sh("dhcpcd -b; sleep 3");
+    assert_eq!(whole(), shim);
+    assert_eq!(
+        journal(&pi).matches("added route").count(),
+        1,
+        "nothing had to be put back"
+    );
+    pi.homelab("shim uninstall").exits(0);
+    assert_eq!(
+        pi.sh("cat /etc/dhcpcd.conf"),
+        "hostname\n\ninterface eth0\nstatic ip_address=192.168.1.204/24\n"
+    );
+    pi.sh("dhcpcd -x || true; rm /etc/systemd/network/50-all.network");
+    for line in before.lines().filter(|line| line.contains("homelab")) {
+        panic!("{line}");
+    }
+    assert!(!pi.leftovers().contains("homelab"), "{}", pi.leftovers());
+}
