@@ -18,8 +18,8 @@ pub struct Cli {
     pub command: Command,
 }
 
-const EXIT_STATUS: &str = "Exit status: 0 done; 1 failed; 2 the command line or the file is wrong; 3 --dry-run found \
-something to do.\nPeople read standard error, programs read standard output.";
+const EXIT_STATUS: &str = "Exit status: 0 done; 1 failed; 2 the command line or the file is wrong; \
+3 --dry-run, status or verify found a difference.\nPeople read standard error, programs read standard output.";
 
 /// Options of every command.
 #[derive(Args, Debug)]
@@ -54,6 +54,11 @@ pub enum Command {
     EnvUp(Environment),
     /// Stop and remove the services of an environment; volumes stay
     EnvDown(Environment),
+    /// Prove with packets who can reach whom, and compare it with the plan
+    Verify,
+    /// One end of a proof, in a container's network and cgroup
+    #[command(hide = true)]
+    Probe(Probe),
     /// The shim alone: install it as a service, make it, remove it
     #[command(subcommand)]
     Shim(Shim),
@@ -72,6 +77,17 @@ pub enum Shim {
     Down(Change),
     /// Make the shim and keep it alive until told to stop: what the service runs
     Run(Run),
+}
+
+/// Options of one end of a proof.
+#[derive(Args, Debug)]
+pub struct Probe {
+    /// A process of the container
+    #[arg(long, value_name = "PID")]
+    pub process: Option<u32>,
+    /// Where it answers, so that answers come from there
+    #[arg(long)]
+    pub address: std::net::Ipv4Addr,
 }
 
 /// Options of what the service runs.

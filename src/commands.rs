@@ -10,9 +10,10 @@ use crate::keeper::Keeper;
 use crate::observe::{self, Machine};
 use crate::plan::{Env, Host, Plan, Service};
 use crate::problem::{self, suggestion};
-use crate::report::Report;
+use crate::report::{self, Report};
 use crate::state::State;
 use crate::units::ShimUnit;
+use crate::verify;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -134,6 +135,26 @@ impl Home<'_> {
                 host.name, host.shim
             ),
         ))
+    }
+
+    /// `homelab verify`; returns the exit status.
+    ///
+    /// # Errors
+    /// What keeps it from proving anything.
+    pub async fn verify(&self) -> Result<u8, Failure> {
+        let (machine, state) = observe::machine(self.plan).await?;
+        let host = self.host(&state)?;
+        diff::preflight::engine(&state)?;
+        if !state.net_admin {
+            return Err(Failure::new(
+                "not permitted to enter the network of containers",
+                "run homelab as root",
+            ));
+        }
+        let matrix = verify::run(self.plan, host, &machine, &state).await?;
+        report::matrix(self.report, self.plan, &matrix);
+        let differs = matrix.differences().next().is_some();
+        Ok(if differs { DIFFERENT } else { DONE })
     }
 
     /// `homelab shim up`; returns the exit status.

@@ -375,6 +375,21 @@ impl Engine {
         }
     }
 
+    /// The first process of a running container, in the PID namespace of this process.
+    ///
+    /// # Errors
+    /// When the Engine fails.
+    pub async fn process(&self, id: &str) -> Result<Option<u32>, Failure> {
+        let what = format!("inspect container `{id}`");
+        let container = patiently(self.client.inspect_container(id, None))
+            .await
+            .map_err(|error| refused(&what, &error))?;
+        let pid = container.state.and_then(|state| state.pid);
+        Ok(pid
+            .and_then(|pid| u32::try_from(pid).ok())
+            .filter(|pid| *pid > 0))
+    }
+
     /// How a container that was just started ended, if it did. Ending with status 0 is no death, unless the Engine keeps
     /// starting it again.
     ///

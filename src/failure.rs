@@ -8,7 +8,7 @@ pub const DONE: u8 = 0;
 pub const FAILED: u8 = 1;
 /// The command line or the file is wrong.
 pub const USAGE: u8 = 2;
-/// `--dry-run` found something to do.
+/// `--dry-run`, `status` or `verify` found a difference.
 pub const DIFFERENT: u8 = 3;
 
 /// One reason why something cannot be done.

@@ -21,11 +21,13 @@ mod keeper;
 mod netlink;
 mod observe;
 mod plan;
+mod probe;
 mod problem;
 mod report;
 mod state;
 mod systemd;
 mod units;
+mod verify;
 
 use anyhow::Context as _;
 use clap::Parser as _;
@@ -59,6 +61,10 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli, report: Report) -> anyhow::Result<u8> {
+    if let Command::Probe(probe) = &cli.command {
+        probe::run(probe.process, probe.address)?;
+        return Ok(DONE);
+    }
     let file = File::read(&cli.global)?;
     let Some((plan, warnings)) = file.compile(report) else {
         return Ok(USAGE);
@@ -87,7 +93,8 @@ fn run(cli: &Cli, report: Report) -> anyhow::Result<u8> {
         .context("the kernel gives no event queue")?;
     let status = runtime.block_on(async {
         match &cli.command {
-            Command::Check => Ok(DONE),
+            Command::Check | Command::Probe(_) => Ok(DONE),
+            Command::Verify => home.verify().await,
             Command::NetworkUp(change) => home.network_up(change).await,
             Command::NetworkDown(change) => home.network_down(change).await,
             Command::EnvUp(environment) => home.env_up(environment).await,

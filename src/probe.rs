@@ -29,7 +29,7 @@ const TOKEN: &[u8] = b"homelab verify";
 /// Where the unified hierarchy of cgroup v2 is.
 const CGROUPS: &str = "/sys/fs/cgroup";
 
-/// Where this process answers, on all addresses of its namespace.
+/// Where this process answers.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Ports {
     /// For connections.
@@ -73,11 +73,11 @@ impl Answer {
 /// Ports that a machine without a process of ours may have open; a refusal is an answer as good.
 const LIKELY_PORTS: [u16; 2] = [80, 53];
 
-/// Becomes filtered like the process `pid`, then answers and asks until standard input ends.
+/// Becomes filtered like the process `pid`, then answers at `address` and asks until standard input ends.
 ///
 /// # Errors
 /// When the process is gone, or homelab may not.
-pub fn run(pid: Option<u32>) -> Result<(), Failure> {
+pub fn run(pid: Option<u32>, address: Ipv4Addr) -> Result<(), Failure> {
     if let Some(pid) = pid {
         enter(pid).map_err(|error| {
             let (why, hint) = match error.kind() {
@@ -85,20 +85,24 @@ pub fn run(pid: Option<u32>) -> Result<(), Failure> {
                 io::ErrorKind::NotFound => ("it ended", "run the command again"),
                 _ => ("the kernel refused", "`journalctl -k` may tell why"),
             };
-            Failure::new(format!("cannot enter the container of process {pid}: {why}"), hint)
+            Failure::new(
+                format!("cannot enter the container of process {pid}: {why}"),
+                hint,
+            )
         })?;
     }
     // After the namespace: threads of a runtime would stay in the old one.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
-    let talk = async { talk().await };
-    runtime.and_then(|runtime| runtime.block_on(talk)).map_err(|_| {
-        Failure::new(
-            "a process in a container's network could not open its sockets",
-            "`journalctl -k` may tell why; run the command again",
-        )
-    })
+    runtime
+        .and_then(|runtime| runtime.block_on(talk(address)))
+        .map_err(|_| {
+            Failure::new(
+                "a process in a container's network could not open its sockets",
+                "`journalctl -k` may tell why; run the command again",
+            )
+        })
 }
 
 fn enter(pid: u32) -> io::Result<()> {
@@ -114,9 +118,14 @@ fn enter(pid: u32) -> io::Result<()> {
     Ok(())
 }
 
-async fn talk() -> io::Result<()> {
+async fn talk(address: Ipv4Addr) -> io::Result<()> {
     let any = (Ipv4Addr::UNSPECIFIED, 0);
-    let (listener, socket) = (TcpListener::bind(any).await?, UdpSocket::bind(any).await?);
+    let listener = TcpListener::bind(any).await?;
+    // On this address, or else a host's answer may come from its shim's. It may be missing, which is what is found out.
+    let socket = match UdpSocket::bind((address, 0)).await {
+        Ok(socket) => socket,
+        Err(_) => UdpSocket::bind(any).await?,
+    };
     let ports = Ports {
         tcp: listener.local_addr()?.port(),
         udp: socket.local_addr()?.port(),
@@ -150,7 +159,9 @@ async fn answer_datagrams(socket: UdpSocket) {
     loop {
         // An error is about an answer that could not be sent, which is what is being found out.
         if let Ok((length, from)) = socket.recv_from(&mut heard).await {
-            let _ = socket.send_to(heard.get(..length).unwrap_or_default(), from).await;
+            let _ = socket
+                .send_to(heard.get(..length).unwrap_or_default(), from)
+                .await;
         }
     }
 }
@@ -183,7 +194,11 @@ async fn connect(address: Ipv4Addr, ports: Option<Ports>) -> io::Result<()> {
     stream.write_all(TOKEN).await?;
     let mut heard = [0; TOKEN.len()];
     stream.read_exact(&mut heard).await?;
-    if heard == *TOKEN { Ok(()) } else { Err(no_answer()) }
+    if heard == *TOKEN {
+        Ok(())
+    } else {
+        Err(no_answer())
+    }
 }
 
 /// Whether something answers at a port, if only by refusing.
@@ -203,7 +218,11 @@ async fn exchange(address: Ipv4Addr, ports: Option<Ports>) -> io::Result<()> {
         // A datagram that is not let out is an error at once; one that nobody hears is sent again.
         socket.send(TOKEN).await?;
         if let Ok(length) = timeout(AGAIN, socket.recv(&mut heard)).await {
-            return if heard.get(..length?) == Some(TOKEN) { Ok(()) } else { Err(no_answer()) };
+            return if heard.get(..length?) == Some(TOKEN) {
+                Ok(())
+            } else {
+                Err(no_answer())
+            };
         }
     }
 }
@@ -255,7 +274,9 @@ fn echo_request(identifier: [u8; 2]) -> Vec<u8> {
 
 /// Whether an IPv4 packet is the reply to a request: type 0, and everything behind the checksum is what was sent.
 fn is_reply(packet: &[u8], request: &[u8]) -> bool {
-    let header = packet.first().map_or(0, |first| usize::from(first & 0x0f) * 4);
+    let header = packet
+        .first()
+        .map_or(0, |first| usize::from(first & 0x0f) * 4);
     let Some(message) = packet.get(header..) else {
         return false;
     };

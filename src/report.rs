@@ -1,6 +1,7 @@
 //! The only code that prints: steps, progress, problems and the address plan, for people or as JSON.
 
 mod address_plan;
+mod matrix;
 
 use crate::diff::{Action, Diff, Step};
 use crate::docker::Death;
@@ -12,6 +13,7 @@ use std::io::Write as _;
 use std::time::Duration;
 
 pub use address_plan::print as address_plan;
+pub use matrix::print as matrix;
 
 const ERROR: Style = AnsiColor::Red.on_default().bold();
 const WARNING: Style = AnsiColor::Yellow.on_default().bold();
@@ -36,6 +38,11 @@ fn out(line: &str) {
 
 fn err(line: &str) {
     let _ = writeln!(anstream::stderr().lock(), "{line}");
+}
+
+/// A line of one process of ours for another.
+pub fn line(text: &str) {
+    out(text);
 }
 
 impl Report {

@@ -1,0 +1,190 @@
+//! Who reaches whom, as a table that a person reads at a glance.
+
+use super::{ERROR, FAINT, HINT};
+use super::{Report, err, out};
+use crate::plan::{Plan, slice_name};
+use crate::probe::Answer;
+use crate::verify::matrix::{Cell, Matrix, Node, Role, Verdict};
+use comfy_table::{Table, presets};
+use serde_json::json;
+
+/// How many wrong answers of one cell are told; a cell may stand for hundreds.
+const MOST: usize = 5;
+
+/// Prints the matrix, what is wrong with it, and what to do.
+pub fn print(report: Report, plan: &Plan, matrix: &Matrix) {
+    if report.json {
+        objects(matrix);
+    } else if !report.quiet {
+        table(matrix);
+    }
+    for role in matrix.silent() {
+        let hint = format!("`homelab env-up --env {role}` starts it");
+        let what = format!(
+            "environment `{role}` runs nothing on this host, so nothing was proven of what it reaches"
+        );
+        report.warnings(&[crate::failure::Blocker::new(what, hint)]);
+    }
+    for cell in matrix.differences() {
+        difference(plan, matrix, cell);
+    }
+    if report.quiet {
+        return;
+    }
+    if report.verbose && !report.json {
+        for cell in &matrix.cells {
+            for probe in &cell.probes {
+                if let (Some(source), Some(target)) = (
+                    matrix.nodes.get(probe.source),
+                    matrix.nodes.get(probe.target),
+                ) {
+                    err(&format!(
+                        "{FAINT}{}{FAINT:#}",
+                        sentence(source, target, probe.answer)
+                    ));
+                }
+            }
+        }
+    }
+    if matrix.differences().next().is_none() {
+        let proven: usize = matrix.cells.iter().map(|cell| cell.probes.len()).sum();
+        err(&format!(
+            "all is as planned: {proven} pairs were asked by tcp, udp and ping"
+        ));
+    }
+}
+
+fn table(matrix: &Matrix) {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    let heads = matrix.to.iter().map(|role| role.to_string().to_uppercase());
+    let heads: Vec<String> = std::iter::once("FROM \\ TO".to_owned())
+        .chain(heads)
+        .collect();
+    table.set_header(heads);
+    for (from, cells) in matrix.from.iter().zip(matrix.cells.chunks(matrix.to.len())) {
+        let cells = cells.iter().map(cell_text);
+        table.add_row(std::iter::once(from.to_string()).chain(cells));
+    }
+    for line in table.lines() {
+        out(line.trim_end());
+    }
+    out("each cell: seen / planned; - is nobody there to ask or to be asked");
+}
+
+fn cell_text(cell: &Cell) -> String {
+    match cell.seen {
+        None => "-".to_owned(),
+        Some(seen) => format!("{seen} / {}", cell.planned),
+    }
+}
+
+fn objects(matrix: &Matrix) {
+    for cell in &matrix.cells {
+        let probes: Vec<_> = cell
+            .probes
+            .iter()
+            .filter_map(|probe| {
+                let (source, target) = (
+                    matrix.nodes.get(probe.source)?,
+                    matrix.nodes.get(probe.target)?,
+                );
+                let Answer { tcp, udp, ping } = probe.answer;
+                Some(json!({
+                    "source": source.name, "target": target.name, "address": target.address,
+                    "tcp": tcp, "udp": udp, "ping": ping,
+                }))
+            })
+            .collect();
+        out(&json!({
+            "event": "pair", "from": cell.from.to_string(), "to": cell.to.to_string(),
+            "planned": cell.planned.to_string(), "seen": cell.seen.map(|seen| seen.to_string()),
+            "differs": cell.differs(), "probes": probes,
+        })
+        .to_string());
+    }
+    let differences = matrix.differences().count();
+    out(&json!({ "event": "finished", "differences": differences }).to_string());
+}
+
+fn difference(plan: &Plan, matrix: &Matrix, cell: &Cell) {
+    let seen = cell.seen.map_or("-".to_owned(), |seen| seen.to_string());
+    err(&format!(
+        "{ERROR}difference:{ERROR:#} from {} to {}: {seen}, planned is {}",
+        cell.from, cell.to, cell.planned
+    ));
+    let wrong: Vec<(&Node, &Node, Answer)> = matrix.wrong(cell).collect();
+    for (source, target, answer) in wrong.iter().take(MOST) {
+        err(&format!(
+            "  {FAINT}|{FAINT:#} {}",
+            sentence(source, target, *answer)
+        ));
+    }
+    if wrong.len() > MOST {
+        err(&format!(
+            "  {FAINT}|{FAINT:#} and {} more",
+            wrong.len() - MOST
+        ));
+    }
+    err(&format!("{HINT}hint:{HINT:#} {}", hint(plan, cell, &wrong)));
+}
+
+fn hint(plan: &Plan, cell: &Cell, wrong: &[(&Node, &Node, Answer)]) -> String {
+    let foreign = wrong
+        .iter()
+        .find(|(source, target, _)| !source.is_ours || !target.is_ours);
+    if let Some((source, target, _)) = foreign {
+        let guest = if source.is_ours { target } else { source };
+        let slice = match &guest.role {
+            Role::Env(env) => slice_name(env),
+            Role::Gateway | Role::Host | Role::Shim => String::new(),
+        };
+        return format!(
+            "homelab did not make `{}`: remove it, or run it with `--cgroup-parent {slice}` on that network",
+            guest.name
+        );
+    }
+    match (cell.planned, &cell.from, &cell.to) {
+        (Verdict::Blocked, Role::Env(from), _) if cell.seen != Some(Verdict::NoAnswer) => format!(
+            "`homelab network-up` puts `{}` in order; if it has nothing to do, `homelab env-up --env {from}` and `docker restart` of what is named above",
+            slice_name(from)
+        ),
+        (_, Role::Host, Role::Env(_)) => {
+            format!(
+                "`homelab network-up` puts `{}` and its route in order",
+                plan.shim_name
+            )
+        }
+        (_, Role::Env(_), Role::Host | Role::Shim) => {
+            format!(
+                "`homelab network-up` puts `{}` in order; a firewall of this host may be in the way",
+                plan.shim_name
+            )
+        }
+        (_, _, Role::Gateway) => {
+            format!("does the router, {}, run and answer pings?", plan.gateway)
+        }
+        _ => {
+            "`homelab status` shows what runs, and `docker logs` why something does not".to_owned()
+        }
+    }
+}
+
+fn sentence(source: &Node, target: &Node, answer: Answer) -> String {
+    let Answer { tcp, udp, ping } = answer;
+    let named = [(tcp, "tcp"), (udp, "udp"), (ping, "ping")];
+    let by: Vec<&str> = named
+        .iter()
+        .filter(|(came, _)| *came)
+        .map(|(_, name)| *name)
+        .collect();
+    let outcome = if by.is_empty() {
+        "no answer".to_owned()
+    } else {
+        format!("answered by {}", by.join(", "))
+    };
+    format!(
+        "{} to {} ({}): {outcome}",
+        source.name, target.name, target.address
+    )
+}

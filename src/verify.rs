@@ -1,0 +1,242 @@
+//! Proves with packets who can reach whom: starts a process in every container of the environments, has all of them ask each
+//! other, and compares the answers with the plan.
+
+pub mod matrix;
+
+use crate::docker::Engine;
+use crate::failure::Failure;
+use crate::observe::Machine;
+use crate::plan::{Host, Plan};
+use crate::probe::{Answer, Ports, Question};
+use crate::state::State;
+use futures_util::future::try_join_all;
+use matrix::{Matrix, Node, Probe, Role};
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+
+/// How long a process in a container may take for one answer; it asks for a second and a half.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Asks everybody about everybody.
+///
+/// # Errors
+/// When a container cannot be entered.
+pub async fn run(
+    plan: &Plan,
+    host: &Host,
+    machine: &Machine,
+    state: &State,
+) -> Result<Matrix, Failure> {
+    let mut nodes = machines(plan, host);
+    if let Some(engine) = &machine.engine {
+        nodes.extend(containers(plan, engine, state).await?);
+    }
+    nodes.extend(elsewhere(plan, host));
+    let starts = nodes.iter().enumerate().filter(|(_, node)| node.answers());
+    let ends = starts.map(|(index, node)| End::start(index, node));
+    let mut ends = try_join_all(ends).await?;
+    let ports = |node: &Node| {
+        let same = |end: &&End| {
+            let answering = nodes.get(end.node);
+            answering.is_some_and(|answering| answering.name == node.name)
+        };
+        ends.iter().find(same).map(|end| end.ports)
+    };
+    let targets: Vec<(usize, Question)> = nodes
+        .iter()
+        .enumerate()
+        .map(|(index, node)| {
+            let question = Question {
+                address: node.address,
+                ports: ports(node),
+            };
+            (index, question)
+        })
+        .collect();
+    let asks = |end: &End| nodes.get(end.node).is_some_and(Node::asks);
+    let asking = ends.iter_mut().filter(|end| asks(end));
+    let rounds = asking.map(|end| end.ask(&nodes, &targets));
+    let probes: Vec<Probe> = try_join_all(rounds).await?.into_iter().flatten().collect();
+    Ok(Matrix::new(plan, nodes, probes))
+}
+
+/// The gateway, this host and its shim.
+fn machines(plan: &Plan, host: &Host) -> Vec<Node> {
+    let node = |id: &str, role, name: &str, address| Node {
+        id: id.to_owned(),
+        role,
+        name: name.to_owned(),
+        address,
+        process: None,
+        is_ours: true,
+        is_here: true,
+    };
+    vec![
+        node("gateway", Role::Gateway, "gateway", plan.gateway),
+        node("host", Role::Host, &host.name, host.address),
+        node("host", Role::Shim, &plan.shim_name, host.shim),
+    ]
+}
+
+/// The running containers on the environments' networks, whoever made them.
+async fn containers(plan: &Plan, engine: &Engine, state: &State) -> Result<Vec<Node>, Failure> {
+    let mut found = Vec::new();
+    for env in &plan.envs {
+        let network = env.network();
+        for container in &state.docker.containers {
+            let endpoint = container.networks.get(&network);
+            let address = endpoint.and_then(|endpoint| endpoint.address);
+            // Of one that is paused nothing would come back, and its process would be paused too.
+            if let Some(address) = address.filter(|_| container.state == "running") {
+                found.push((env.name.clone(), container, address));
+            }
+        }
+    }
+    let nodes = found
+        .into_iter()
+        .map(|(env, container, address)| async move {
+            let process = engine.process(&container.id).await?;
+            Ok::<_, Failure>(process.map(|process| Node {
+                id: container.id.clone(),
+                role: Role::Env(env),
+                name: container.name.clone(),
+                address,
+                process: Some(process),
+                is_ours: container.service().is_some(),
+                is_here: true,
+            }))
+        });
+    let mut nodes: Vec<Node> = try_join_all(nodes).await?.into_iter().flatten().collect();
+    nodes.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(nodes)
+}
+
+/// The services of other hosts. They may not run: only what answers somebody counts.
+fn elsewhere(plan: &Plan, host: &Host) -> Vec<Node> {
+    let envs = plan.envs.iter();
+    let services = envs.flat_map(|env| env.services.iter());
+    services
+        .filter(|service| service.host != host.name)
+        .filter_map(|service| {
+            Some(Node {
+                id: service.container(),
+                role: Role::Env(service.env.clone()),
+                name: format!("{} on {}", service.container(), service.host),
+                address: service.address?,
+                process: None,
+                is_ours: true,
+                is_here: false,
+            })
+        })
+        .collect()
+}
+
+/// A process in a container, or on the host.
+struct End {
+    node: usize,
+    name: String,
+    ports: Ports,
+    input: ChildStdin,
+    output: Lines<BufReader<ChildStdout>>,
+    /// Ends with its standard input, or when it is dropped.
+    _child: Child,
+}
+
+impl End {
+    async fn start(node: usize, of: &Node) -> Result<Self, Failure> {
+        let Node {
+            name,
+            process,
+            address,
+            ..
+        } = of;
+        let mut command = Command::new("/proc/self/exe");
+        command.args(["probe", "--address", &address.to_string()]);
+        if let Some(process) = process {
+            command.args(["--process", &process.to_string()]);
+        }
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|_| broken(name, ""))?;
+        let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(broken(name, ""));
+        };
+        let mut output = BufReader::new(output).lines();
+        let Ok(line) = next(&mut output).await else {
+            return Err(Self::why(name, child).await);
+        };
+        Ok(Self {
+            node,
+            name: name.clone(),
+            ports: serde_json::from_str(&line).map_err(|_| broken(name, ""))?,
+            input,
+            output,
+            _child: child,
+        })
+    }
+
+    /// What the process said before it ended.
+    async fn why(name: &str, child: Child) -> Failure {
+        let output = tokio::time::timeout(PATIENCE, child.wait_with_output()).await;
+        let output = output.ok().and_then(Result::ok).map(|output| output.stderr);
+        let said = String::from_utf8_lossy(&output.unwrap_or_default()).into_owned();
+        let what = said.lines().next().unwrap_or_default();
+        broken(name, what.strip_prefix("error: ").unwrap_or(what))
+    }
+
+    /// Asks every target but itself.
+    async fn ask(
+        &mut self,
+        nodes: &[Node],
+        targets: &[(usize, Question)],
+    ) -> Result<Vec<Probe>, Failure> {
+        let own = nodes.get(self.node).map(|node| node.id.as_str());
+        let others = targets.iter().filter(|(index, _)| {
+            let target = nodes.get(*index).map(|node| node.id.as_str());
+            target != own
+        });
+        let (indices, questions): (Vec<usize>, Vec<Question>) = others.cloned().unzip();
+        let name = &self.name;
+        let mut line = serde_json::to_string(&questions).map_err(|_| broken(name, ""))?;
+        line.push('\n');
+        let written = self.input.write_all(line.as_bytes()).await;
+        let answer = match written {
+            Ok(()) => next(&mut self.output).await,
+            Err(_) => Err(()),
+        };
+        let answers: Vec<Answer> = answer
+            .ok()
+            .and_then(|line| serde_json::from_str(&line).ok())
+            .ok_or_else(|| broken(name, "it ended while it was asked"))?;
+        let probe = |(target, answer)| Probe {
+            source: self.node,
+            target,
+            answer,
+        };
+        Ok(indices.into_iter().zip(answers).map(probe).collect())
+    }
+}
+
+async fn next(output: &mut Lines<BufReader<ChildStdout>>) -> Result<String, ()> {
+    let line = tokio::time::timeout(PATIENCE, output.next_line()).await;
+    line.ok().and_then(Result::ok).flatten().ok_or(())
+}
+
+fn broken(name: &str, why: &str) -> Failure {
+    let why = if why.is_empty() {
+        "its process did not answer"
+    } else {
+        why
+    };
+    Failure::new(
+        format!("`{name}` cannot be probed: {why}"),
+        "run homelab as root, while no container comes or goes",
+    )
+}

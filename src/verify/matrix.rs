@@ -1,0 +1,367 @@
+//! What the answers mean: who reaches whom, beside what the plan says. Pure.
+
+use crate::plan::{Isolation, Plan};
+use crate::probe::Answer;
+use std::fmt;
+use std::net::Ipv4Addr;
+
+/// What somebody is in the matrix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The router.
+    Gateway,
+    /// This host by its own address.
+    Host,
+    /// This host by its shim's address.
+    Shim,
+    /// Somebody in an environment.
+    Env(String),
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Gateway => "gateway",
+            Self::Host => "host",
+            Self::Shim => "shim",
+            Self::Env(name) => name,
+        })
+    }
+}
+
+/// Somebody who asks or is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Nodes of one id are one machine or container, which does not ask itself.
+    pub id: String,
+    /// What it is in the matrix.
+    pub role: Role,
+    /// Its name.
+    pub name: String,
+    /// Where it is asked.
+    pub address: Ipv4Addr,
+    /// The first process of the container.
+    pub process: Option<u32>,
+    /// A container that homelab did not make is not.
+    pub is_ours: bool,
+    /// What is on another host may not run.
+    pub is_here: bool,
+}
+
+impl Node {
+    /// Whether a process of ours answers for it: not where homelab does not run.
+    pub fn answers(&self) -> bool {
+        self.asks() || self.role == Role::Shim
+    }
+
+    /// Whether it asks: this host and the containers that run here do.
+    pub fn asks(&self) -> bool {
+        self.role == Role::Host || self.process.is_some()
+    }
+}
+
+/// One question and its answer; the nodes by their places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// Who asked.
+    pub source: usize,
+    /// Who was asked.
+    pub target: usize,
+    /// What came back.
+    pub answer: Answer,
+}
+
+/// Whether packets come through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// All pairs have an answer.
+    Reached,
+    /// No pair has one, although every target answered somebody else.
+    Blocked,
+    /// Some pairs have an answer.
+    Partly,
+    /// No pair has one, and a target answered nobody: it may be dead.
+    NoAnswer,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Reached => "reached",
+            Self::Blocked => "blocked",
+            Self::Partly => "partly",
+            Self::NoAnswer => "no answer",
+        })
+    }
+}
+
+/// From one role to another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cell {
+    /// Who asked.
+    pub from: Role,
+    /// Who was asked.
+    pub to: Role,
+    /// What the plan says: [`Verdict::Reached`] or [`Verdict::Blocked`].
+    pub planned: Verdict,
+    /// What was seen; `None` where nobody asked or nobody was there to be asked.
+    pub seen: Option<Verdict>,
+    /// The questions that it stands for.
+    pub probes: Vec<Probe>,
+}
+
+impl Cell {
+    /// Whether what was seen is not what was planned.
+    pub fn differs(&self) -> bool {
+        self.seen.is_some_and(|seen| seen != self.planned)
+    }
+}
+
+/// Who reaches whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Matrix {
+    /// Everybody.
+    pub nodes: Vec<Node>,
+    /// The rows: this host, then the environments.
+    pub from: Vec<Role>,
+    /// The columns: gateway, host, shim, then the environments.
+    pub to: Vec<Role>,
+    /// Row by row.
+    pub cells: Vec<Cell>,
+}
+
+impl Matrix {
+    /// Sorts the answers into the matrix.
+    pub fn new(plan: &Plan, nodes: Vec<Node>, probes: Vec<Probe>) -> Self {
+        let envs: Vec<Role> = plan
+            .envs
+            .iter()
+            .map(|env| Role::Env(env.name.clone()))
+            .collect();
+        let with_envs =
+            |roles: &[Role]| -> Vec<Role> { roles.iter().chain(&envs).cloned().collect() };
+        let from = with_envs(&[Role::Host]);
+        let to = with_envs(&[Role::Gateway, Role::Host, Role::Shim]);
+        let answers = |target: usize| probes.iter().any(|p| p.target == target && p.answer.any());
+        let role = |index: usize| nodes.get(index).map(|node| &node.role);
+        // On another host nobody of ours says whether the service runs.
+        let counts = |target: usize| {
+            nodes
+                .get(target)
+                .is_some_and(|node| node.is_here || answers(target))
+        };
+        let mut cells = Vec::new();
+        for source in &from {
+            for target in &to {
+                let is_here = |probe: &&Probe| {
+                    role(probe.source) == Some(source)
+                        && role(probe.target) == Some(target)
+                        && counts(probe.target)
+                };
+                let probes: Vec<Probe> = probes.iter().filter(is_here).copied().collect();
+                cells.push(Cell {
+                    from: source.clone(),
+                    to: target.clone(),
+                    planned: planned(plan, source, target),
+                    seen: verdict(&probes, answers),
+                    probes,
+                });
+            }
+        }
+        Self {
+            nodes,
+            from,
+            to,
+            cells,
+        }
+    }
+
+    /// The cells that are not as planned.
+    pub fn differences(&self) -> impl Iterator<Item = &Cell> {
+        self.cells.iter().filter(|cell| cell.differs())
+    }
+
+    /// The environments that nobody was there to ask for.
+    pub fn silent(&self) -> impl Iterator<Item = &Role> {
+        let asks = |role: &Role| {
+            self.nodes
+                .iter()
+                .any(|node| node.role == *role && node.asks())
+        };
+        self.from.iter().filter(move |role| !asks(role))
+    }
+
+    /// Those questions of a cell whose answers are not as planned.
+    pub fn wrong<'a>(
+        &'a self,
+        cell: &'a Cell,
+    ) -> impl Iterator<Item = (&'a Node, &'a Node, Answer)> {
+        let is_wrong = |probe: &&Probe| probe.answer.any() != (cell.planned == Verdict::Reached);
+        let ends = |probe: &Probe| {
+            let (source, target) = (self.nodes.get(probe.source)?, self.nodes.get(probe.target)?);
+            Some((source, target, probe.answer))
+        };
+        let unproven = cell.seen == Some(Verdict::NoAnswer);
+        cell.probes
+            .iter()
+            .filter(move |probe| unproven || is_wrong(probe))
+            .filter_map(ends)
+    }
+}
+
+fn planned(plan: &Plan, from: &Role, to: &Role) -> Verdict {
+    match (from, to) {
+        (Role::Env(from), Role::Env(to)) if from != to && plan.isolation == Isolation::Enforced => {
+            Verdict::Blocked
+        }
+        _ => Verdict::Reached,
+    }
+}
+
+fn verdict(probes: &[Probe], answers: impl Fn(usize) -> bool) -> Option<Verdict> {
+    if probes.is_empty() {
+        return None;
+    }
+    let reached = probes.iter().filter(|probe| probe.answer.any()).count();
+    Some(if reached == probes.len() {
+        Verdict::Reached
+    } else if reached > 0 {
+        Verdict::Partly
+    } else if probes.iter().all(|probe| answers(probe.target)) {
+        Verdict::Blocked
+    } else {
+        Verdict::NoAnswer
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config, plan};
+    use std::path::Path;
+
+    fn real_plan(isolation: &str) -> Plan {
+        let source = include_str!("../../homelab.toml").replace("[network]", isolation);
+        let compiled = config::parse(&source)
+            .and_then(|(config, found)| plan::compile(&config, Path::new("/"), found));
+        compiled
+            .unwrap_or_else(|problems| unreachable!("{problems:?}"))
+            .0
+    }
+
+    /// The host, two containers of production and one of preproduction, and one of preproduction on the other host.
+    fn nodes() -> Vec<Node> {
+        let node = |name: &str, role: Role, is_here: bool| Node {
+            id: name.to_owned(),
+            role,
+            name: name.to_owned(),
+            address: Ipv4Addr::LOCALHOST,
+            process: is_here.then_some(1),
+            is_ours: true,
+            is_here,
+        };
+        let env = |name: &str| Role::Env(name.to_owned());
+        vec![
+            node("host", Role::Host, true),
+            node("a", env("prod"), true),
+            node("b", env("prod"), true),
+            node("c", env("preprod"), true),
+            node("d", env("preprod"), false),
+        ]
+    }
+
+    /// The matrix when these pairs have an answer.
+    fn matrix(isolation: &str, reached: &[(usize, usize)]) -> Matrix {
+        let mut probes = Vec::new();
+        for source in 0..4 {
+            for target in (0..5).filter(|target| *target != source) {
+                let ping = reached.contains(&(source, target));
+                let answer = Answer {
+                    ping,
+                    ..Answer::default()
+                };
+                probes.push(Probe {
+                    source,
+                    target,
+                    answer,
+                });
+            }
+        }
+        Matrix::new(&real_plan(isolation), nodes(), probes)
+    }
+
+    fn seen(matrix: &Matrix, from: &str, to: &str) -> String {
+        let cell = matrix
+            .cells
+            .iter()
+            .find(|cell| cell.from.to_string() == from && cell.to.to_string() == to);
+        let seen = cell.and_then(|cell| cell.seen);
+        seen.map_or("-".to_owned(), |seen| seen.to_string())
+    }
+
+    fn differences(matrix: &Matrix) -> Vec<String> {
+        let name = |cell: &Cell| format!("{} to {}", cell.from, cell.to);
+        matrix.differences().map(name).collect()
+    }
+
+    const GOOD: [(usize, usize); 8] = [
+        (0, 1),
+        (0, 2),
+        (0, 3),
+        (1, 0),
+        (2, 0),
+        (3, 0),
+        (1, 2),
+        (2, 1),
+    ];
+
+    #[test]
+    fn what_is_as_planned_does_not_differ() {
+        let matrix = matrix("[network]", &GOOD);
+        assert_eq!(differences(&matrix), Vec::<String>::new());
+        assert_eq!(seen(&matrix, "prod", "preprod"), "blocked");
+        assert_eq!(seen(&matrix, "prod", "prod"), "reached");
+        // The other host's service answered nobody, so it says nothing.
+        assert_eq!(seen(&matrix, "preprod", "preprod"), "-");
+        assert_eq!(seen(&matrix, "host", "host"), "-");
+    }
+
+    #[test]
+    fn one_leak_among_many_pairs_is_seen() {
+        let leak = [GOOD.as_slice(), &[(2, 3)]].concat();
+        let matrix = matrix("[network]", &leak);
+        assert_eq!(differences(&matrix), ["prod to preprod"]);
+        assert_eq!(seen(&matrix, "prod", "preprod"), "partly");
+        let wrong = matrix.differences().flat_map(|cell| matrix.wrong(cell));
+        let wrong: Vec<_> = wrong
+            .map(|(from, to, _)| (from.name.as_str(), to.name.as_str()))
+            .collect();
+        assert_eq!(wrong, [("b", "c")]);
+    }
+
+    #[test]
+    fn a_dead_target_proves_nothing() {
+        let without_c: Vec<_> = GOOD
+            .into_iter()
+            .filter(|(_, target)| *target != 3)
+            .collect();
+        let matrix = matrix("[network]", &without_c);
+        assert_eq!(seen(&matrix, "prod", "preprod"), "no answer");
+        assert_eq!(differences(&matrix), ["host to preprod", "prod to preprod"]);
+    }
+
+    #[test]
+    fn another_hosts_service_counts_when_it_lives() {
+        let leak = [GOOD.as_slice(), &[(1, 4)]].concat();
+        assert_eq!(
+            differences(&matrix("[network]", &leak)),
+            ["host to preprod", "prod to preprod", "preprod to preprod"]
+        );
+    }
+
+    #[test]
+    fn without_isolation_everybody_shall_reach_everybody() {
+        let matrix = matrix("[network]\nisolation = \"off\"", &GOOD);
+        assert_eq!(differences(&matrix), ["prod to preprod", "preprod to prod"]);
+    }
+}
