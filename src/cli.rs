@@ -54,6 +54,8 @@ pub enum Command {
     EnvUp(Environment),
     /// Stop and remove the services of an environment; volumes stay
     EnvDown(Environment),
+    /// Show what there is beside what the plan says
+    Status,
     /// Prove with packets who can reach whom, and compare it with the plan
     Verify,
     /// One end of a proof, in a container's network and cgroup

@@ -5,6 +5,7 @@ mod convert;
 use crate::failure::{Blocker, Failure};
 use crate::plan::{Service, network_name, split_tag};
 use crate::state::{self, Api, LABEL_ENVIRONMENT, LABEL_FINGERPRINT, Mount};
+use crate::status::Condition;
 use bollard::Docker;
 use bollard::errors::Error;
 use bollard::models::{Ipam, IpamConfig, NetworkCreateRequest, VolumeCreateRequest};
@@ -17,7 +18,7 @@ use futures_util::{StreamExt, TryStreamExt};
 use ipnet::Ipv4Net;
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// The newest API that the types in here are made for; a newer engine speaks it too.
 const NEWEST: Api = Api(1, 51);
@@ -388,6 +389,30 @@ impl Engine {
         Ok(pid
             .and_then(|pid| u32::try_from(pid).ok())
             .filter(|pid| *pid > 0))
+    }
+
+    /// How a container is. `now` is the time of its [`Condition::up`].
+    ///
+    /// # Errors
+    /// When the Engine fails; a container that is gone is no failure.
+    pub async fn condition(&self, name: &str, now: SystemTime) -> Result<Condition, Failure> {
+        let what = format!("inspect container `{name}`");
+        let container = match patiently(self.client.inspect_container(name, None)).await {
+            Err(Error::DockerResponseServerError {
+                status_code: 404, ..
+            }) => return Ok(Condition::default()),
+            result => result.map_err(|error| refused(&what, &error))?,
+        };
+        let state = container.state.unwrap_or_default();
+        let started = state.started_at.filter(|_| state.running == Some(true));
+        let started = started.and_then(|text| humantime::parse_rfc3339(&text).ok());
+        let health = state.health.and_then(|health| health.status);
+        let health = health.map(|status| status.to_string());
+        Ok(Condition {
+            up: started.and_then(|started| now.duration_since(started).ok()),
+            health: health.filter(|status| !status.is_empty() && status != "none"),
+            exit_code: state.exit_code.unwrap_or(0),
+        })
     }
 
     /// How a container that was just started ended, if it did. Ending with status 0 is no death, unless the Engine keeps

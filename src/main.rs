@@ -25,6 +25,7 @@ mod probe;
 mod problem;
 mod report;
 mod state;
+mod status;
 mod systemd;
 mod units;
 mod verify;
@@ -94,6 +95,7 @@ fn run(cli: &Cli, report: Report) -> anyhow::Result<u8> {
     let status = runtime.block_on(async {
         match &cli.command {
             Command::Check | Command::Probe(_) => Ok(DONE),
+            Command::Status => home.status().await,
             Command::Verify => home.verify().await,
             Command::NetworkUp(change) => home.network_up(change).await,
             Command::NetworkDown(change) => home.network_down(change).await,

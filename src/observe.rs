@@ -7,11 +7,13 @@ use crate::netlink::Netlink;
 use crate::plan::{Env, Plan, Service, slice_name};
 use crate::problem::Problem;
 use crate::state::{Docker, State};
+use crate::status::Condition;
 use crate::systemd;
 use futures_util::future::try_join_all;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::Path;
+use std::time::SystemTime;
 
 /// The ways to the systems of this machine.
 #[derive(Clone)]
@@ -101,6 +103,36 @@ async fn engine(own: &[Ipv4Addr]) -> Result<Result<(Engine, Docker), Blocker>, F
     Ok(Ok((engine, docker)))
 }
 
+/// How every container of ours is, by name.
+///
+/// # Errors
+/// When the Engine fails.
+pub async fn conditions(
+    machine: &Machine,
+    state: &State,
+) -> Result<BTreeMap<String, Condition>, Failure> {
+    let Some(engine) = &machine.engine else {
+        return Ok(BTreeMap::new());
+    };
+    let now = SystemTime::now();
+    let ours = state.docker.containers.iter();
+    let ours = ours.filter(|container| container.service().is_some());
+    let conditions = ours.map(|container| async move {
+        let condition = engine.condition(&container.name, now).await?;
+        Ok::<_, Failure>((container.name.clone(), condition))
+    });
+    Ok(try_join_all(conditions).await?.into_iter().collect())
+}
+
+/// Whether the LAN is asked who has an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lan {
+    /// For services that are about to get one of the free addresses.
+    Asked,
+    /// Where nobody gets one.
+    LeftAlone,
+}
+
 /// Adds to a state what the services of an environment need: their images, volumes and, for those without an address, who
 /// on the LAN has one of the free ones.
 ///
@@ -111,6 +143,7 @@ pub async fn services(
     plan: &Plan,
     env: &Env,
     services: &[Service],
+    lan: Lan,
     state: &mut State,
 ) -> Result<(), Failure> {
     let Some(engine) = &machine.engine else {
@@ -126,11 +159,13 @@ pub async fn services(
             Ok(Vec::new())
         }
     };
-    let (ids, volumes, answered) = tokio::try_join!(
-        try_join_all(lookups),
-        volumes,
-        answering(machine, plan, env, services, state)
-    )?;
+    let answered = async {
+        match lan {
+            Lan::Asked => answering(machine, plan, env, services, state).await,
+            Lan::LeftAlone => Ok(Vec::new()),
+        }
+    };
+    let (ids, volumes, answered) = tokio::try_join!(try_join_all(lookups), volumes, answered)?;
     state.docker.images = images
         .into_iter()
         .zip(ids)

@@ -2,6 +2,7 @@
 
 mod address_plan;
 mod matrix;
+mod status;
 
 use crate::diff::{Action, Diff, Step};
 use crate::docker::Death;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 pub use address_plan::print as address_plan;
 pub use matrix::print as matrix;
+pub use status::print as status;
 
 const ERROR: Style = AnsiColor::Red.on_default().bold();
 const WARNING: Style = AnsiColor::Yellow.on_default().bold();

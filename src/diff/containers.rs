@@ -59,7 +59,7 @@ impl<'a> Selection<'a> {
     }
 
     /// Containers of this environment whose services are not planned here.
-    fn orphans<'s>(&'s self, state: &'s State) -> Vec<(&'s str, &'s Container)> {
+    pub fn orphans<'s>(&'s self, state: &'s State) -> Vec<(&'s str, &'s Container)> {
         let planned: BTreeSet<String> = self.here().map(Service::container).collect();
         let made = state.docker.of_environment(&self.env.name);
         made.filter(|(_, container)| !planned.contains(&container.name))

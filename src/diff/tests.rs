@@ -97,7 +97,7 @@ fn diff_with(folder: &Path, state: &State) -> Result<Diff, Vec<Blocker>> {
             shim::uninstall(&plan, state).map_err(|blocker| vec![blocker])
         }
         Command::Shim(Shim::Run(_)) => kept(folder, state),
-        Command::Check | Command::Verify | Command::Probe(_) => {
+        Command::Check | Command::Status | Command::Verify | Command::Probe(_) => {
             unreachable!("{line} has no diff")
         }
     }

@@ -17,6 +17,7 @@ mod main_job;
 mod refusals;
 mod services;
 mod shim;
+mod verify;
 
 use home::{Home, Server};
 use std::net::Ipv4Addr;
