@@ -13,7 +13,7 @@ use crate::problem::{self, suggestion};
 use crate::report::{self, Report};
 use crate::state::State;
 use crate::status::{Differences, Status};
-use crate::units::ShimUnit;
+use crate::units::{self, ShimUnit};
 use crate::verify;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -47,6 +47,7 @@ impl Home<'_> {
     pub async fn network_up(&self, change: &Change) -> Result<u8, Failure> {
         let (machine, state) = observe::machine(self.plan).await?;
         let host = self.host(&state)?;
+        self.check_the_units_file(change, &state)?;
         let diff = network::up(self.plan, host, &state)?;
         if !change.dry_run {
             self.check_shim_is_free(host, &diff, &machine, &state)
@@ -136,6 +137,33 @@ impl Home<'_> {
                 host.name, host.shim
             ),
         ))
+    }
+
+    /// Whether an installed service keeps the shim by this file: by two files it would never be right.
+    fn check_the_units_file(&self, change: &Change, state: &State) -> Result<(), Failure> {
+        let text = state.systemd.shim.file(&units::path(units::SHIM_UNIT));
+        let unit = text.and_then(ShimUnit::parse);
+        let own = self.file.absolute();
+        let Some(unit) = unit.filter(|unit| Path::new(unit.file) != own) else {
+            return Ok(());
+        };
+        let other = Blocker::new(
+            format!(
+                "`{}` keeps the shim as `{}` says, and this is `{}`",
+                units::SHIM_UNIT,
+                unit.file,
+                own.display()
+            ),
+            format!(
+                "use that file, `--config {}`; or make the service use this one: `homelab shim install`",
+                unit.file
+            ),
+        );
+        if change.dry_run {
+            self.report.warnings(&[other]);
+            return Ok(());
+        }
+        Err(other.into())
     }
 
     /// `homelab status`; returns the exit status.
@@ -238,6 +266,7 @@ impl Home<'_> {
     pub async fn shim_up(&self, change: &Change) -> Result<u8, Failure> {
         let (machine, state) = observe::machine(self.plan).await?;
         let host = self.host(&state)?;
+        self.check_the_units_file(change, &state)?;
         let diff = shim::up(self.plan, host, &state)?;
         if !change.dry_run {
             self.check_shim_is_free(host, &diff, &machine, &state)
@@ -548,7 +577,7 @@ fn check_readable(file: &Path) -> Result<(), Failure> {
 
 /// A path that can stand in the file of a unit.
 fn text_of(path: &Path) -> Result<&str, Failure> {
-    let fits = |c: char| c.is_ascii_alphanumeric() || "/._-+@%~".contains(c);
+    let fits = |c: char| c.is_ascii_alphanumeric() || "/._-+@~".contains(c);
     let text = path.to_str().filter(|text| text.chars().all(fits));
     text.ok_or_else(|| {
         Failure::new(

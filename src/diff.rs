@@ -333,7 +333,7 @@ fn slice_detail(slice: &Slice) -> String {
         parts.push(format!("allows {allowed}"));
     }
     if let Some(memory) = limits.memory {
-        parts.push(format!("memory {memory} bytes"));
+        parts.push(format!("memory {} MiB", memory >> 20));
     }
     if let Some(cpus) = limits.cpus {
         parts.push(format!("cpus {cpus}"));

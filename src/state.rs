@@ -106,6 +106,8 @@ pub struct Systemd {
     pub slices: Vec<Slice>,
     /// The unit that keeps the shim alive.
     pub shim: ShimService,
+    /// Files that a run did not finish which was killed while it wrote them.
+    pub unfinished: Vec<String>,
 }
 
 /// The unit that keeps the shim alive, and what goes with it.

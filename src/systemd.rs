@@ -3,12 +3,12 @@
 use crate::failure::{Failure, why_unreadable};
 use crate::plan::{PARENT_SLICE, SLICE_PREFIX};
 use crate::state::{Slice, Systemd};
-use crate::units::{self, MANAGERS, SHIM_UNIT};
+use crate::units::{self, DHCPCD, MANAGERS, SHIM_UNIT, UNFINISHED};
 use ipnet::Ipv4Net;
 use sd_notify::NotifyState;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt};
 use std::path::Path;
 use std::process::Stdio;
 use tokio::process::Command;
@@ -50,6 +50,7 @@ pub async fn observe(wanted: &[String]) -> Result<Systemd, Failure> {
     names.sort();
     names.dedup();
     systemd.shim.files = service_files();
+    systemd.unfinished = unfinished();
     for properties in show(&names).await? {
         let get = |key: &str| properties.get(key).map(String::as_str).unwrap_or_default();
         let unit = get("Id");
@@ -60,7 +61,8 @@ pub async fn observe(wanted: &[String]) -> Result<Systemd, Failure> {
             systemd.shim.enabled = get("UnitFileState") == "enabled";
             systemd.shim.stale = get("NeedDaemonReload") == "yes";
         } else if let Some(manager) = manager {
-            if Path::new(manager.presence).exists() {
+            let is_readable = systemd.shim.files.contains_key(manager.file);
+            if Path::new(manager.presence).exists() && (manager.file != DHCPCD || is_readable) {
                 systemd.shim.managers.insert(unit.to_owned(), runs);
             }
         } else {
@@ -70,33 +72,54 @@ pub async fn observe(wanted: &[String]) -> Result<Systemd, Failure> {
     Ok(systemd)
 }
 
-/// Those files that homelab may write for the shim's unit that there are.
-fn service_files() -> BTreeMap<String, String> {
+/// The paths of everything that homelab may write for the shim's unit.
+fn service_paths() -> Vec<String> {
     let mut paths = vec![units::path(SHIM_UNIT), units::parent_links_path()];
     paths.extend(MANAGERS.iter().map(|manager| manager.file.to_owned()));
+    paths
+}
+
+/// What runs left that were killed while they wrote a file.
+fn unfinished() -> Vec<String> {
+    let slices = names_of_files(|name| name.ends_with(UNFINISHED));
+    let slices = slices.map(|name| units::path(&name));
+    let others = service_paths().into_iter().map(|path| path + UNFINISHED);
+    let others = others.filter(|path| Path::new(path).exists());
+    slices
+        .chain(others)
+        .collect::<BTreeSet<String>>()
+        .into_iter()
+        .collect()
+}
+
+/// The names of files of the administrator's units.
+fn names_of_files(fits: impl Fn(&str) -> bool) -> impl Iterator<Item = String> {
+    let entries = std::fs::read_dir(units::FOLDER).into_iter().flatten();
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    names.filter(move |name| fits(name))
+}
+
+/// Those files that homelab may write for the shim's unit that there are.
+fn service_files() -> BTreeMap<String, String> {
     let read = |path: String| {
-        // One that may not be read is somebody's.
-        let exists = Path::new(&path).exists();
-        exists.then(|| {
-            (
-                path.clone(),
-                std::fs::read_to_string(&path).unwrap_or_default(),
-            )
-        })
+        let text = std::fs::read_to_string(&path);
+        match text {
+            Ok(text) => Some((path, text)),
+            // One that cannot be read is somebody's; of dhcpcd's only what can be read is ever written again.
+            Err(_) if path != DHCPCD && Path::new(&path).exists() => Some((path, String::new())),
+            Err(_) => None,
+        }
     };
-    paths.into_iter().filter_map(read).collect()
+    service_paths().into_iter().filter_map(read).collect()
 }
 
 /// The names of all units that could be slices of ours.
 fn slices_with_files() -> Vec<String> {
-    let entries = std::fs::read_dir(units::FOLDER).into_iter().flatten();
-    entries
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|name| {
-            let middle = name.strip_prefix(SLICE_PREFIX);
-            middle.is_some_and(|rest| rest.strip_suffix(".slice").is_some())
-        })
-        .collect()
+    let is_slice = |name: &str| {
+        let middle = name.strip_prefix(SLICE_PREFIX);
+        middle.is_some_and(|rest| rest.strip_suffix(".slice").is_some())
+    };
+    names_of_files(is_slice).collect()
 }
 
 type Properties = BTreeMap<String, String>;
@@ -298,11 +321,18 @@ pub fn status(status: &str) {
 /// # Errors
 /// When homelab may not.
 pub fn write_file(path: &str, text: &str) -> Result<(), Failure> {
-    // A file of somebody else keeps its mode, and its place when the path is a link to it.
+    // A file of somebody else keeps its mode and owner, and its place when the path is a link to it.
     let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.into());
-    let mode =
-        std::fs::metadata(&target).map_or(FINISHED, |found| found.permissions().mode() & 0o777);
-    write(&target.to_string_lossy(), text, mode)
+    let found = std::fs::metadata(&target).ok();
+    let mode = found
+        .as_ref()
+        .map_or(FINISHED, |found| found.mode() & 0o777);
+    write(&target.to_string_lossy(), text, mode)?;
+    if let Some(found) = found {
+        std::os::unix::fs::chown(&target, Some(found.uid()), Some(found.gid()))
+            .map_err(|error| unwritable(path, &error))?;
+    }
+    Ok(())
 }
 
 /// Writes a file whole or not at all, in a folder that is made when it is missing.
@@ -311,8 +341,7 @@ fn write(path: &str, text: &str, mode: u32) -> Result<(), Failure> {
         if let Some(folder) = Path::new(path).parent() {
             std::fs::create_dir_all(folder)?;
         }
-        // No name that systemd would take for a unit.
-        let unfinished = format!("{path}.homelab-new");
+        let unfinished = format!("{path}{UNFINISHED}");
         let _ = std::fs::remove_file(&unfinished);
         let mut file = std::fs::OpenOptions::new()
             .write(true)

@@ -53,6 +53,9 @@ pub const FOLDER: &str = "/etc/systemd/system";
 /// filter on a running slice when its list becomes empty.
 const NOTHING: &str = "192.0.2.0/24";
 
+/// What the names of files end with that are being written. No name that systemd would take for a unit.
+pub const UNFINISHED: &str = ".homelab-new";
+
 /// The path of a unit's file.
 pub fn path(unit: &str) -> String {
     format!("{FOLDER}/{unit}")
@@ -101,6 +104,23 @@ pub struct ShimUnit<'a> {
     pub host: &'a str,
 }
 
+impl<'a> ShimUnit<'a> {
+    /// Reads the file of an installed unit; `None` when somebody wrote another command into it.
+    pub fn parse(text: &'a str) -> Option<Self> {
+        let mut lines = text.lines();
+        let command = lines.find_map(|line| line.strip_prefix("ExecStart="))?;
+        let words: Vec<&str> = command.split(' ').collect();
+        let [program, "--config", file, "--host", host, "shim", "run"] = words.as_slice() else {
+            return None;
+        };
+        Some(Self {
+            program,
+            file,
+            host,
+        })
+    }
+}
+
 /// The file of the shim's unit.
 ///
 /// It has the one right that links need and no user of its own. systemd shows it homelab.toml even where that is in a home
@@ -111,7 +131,6 @@ pub fn shim(unit: &ShimUnit) -> String {
         file,
         host,
     } = unit;
-    let (program, file) = (escaped(program), escaped(file));
     format!(
         "{FILE_MARK}for its shim. `homelab shim install` writes it, `homelab shim uninstall` removes it.\n\
          [Unit]\n\
@@ -171,11 +190,6 @@ IPAddressDeny=any
 UMask=0077
 ";
 
-/// A path for a unit's file, where `%` begins a specifier (systemd.unit(5)).
-fn escaped(path: &str) -> String {
-    path.replace('%', "%%")
-}
-
 /// The drop-in that names the parent links.
 pub fn parent_links_path() -> String {
     format!("{}.d/parent-links.conf", path(SHIM_UNIT))
@@ -199,14 +213,14 @@ impl Manager {
         self.file != DHCPCD && !text.starts_with(FILE_MARK)
     }
 
-    /// The text of its file when it shall leave the links of the plan alone; `None` stands for no file.
-    pub fn told(self, plan: &Plan, found: Option<&str>) -> Option<String> {
+    /// The text of its file when it shall leave the links of the plan alone.
+    pub fn told(self, plan: &Plan, found: Option<&str>) -> String {
         let mut names = vec![plan.shim_name.clone()];
         names.extend(plan.envs.iter().map(crate::plan::Env::parent_link));
         let mark = format!(
             "{FILE_MARK}for its shim. `homelab shim install` writes it, `homelab shim uninstall` removes it.\n"
         );
-        Some(match self.unit {
+        match self.unit {
             "systemd-networkd.service" => {
                 format!(
                     "{mark}[Match]\nName={}\n\n[Link]\nUnmanaged=yes\n",
@@ -226,7 +240,7 @@ impl Manager {
                 let [begin, end] = BLOCK;
                 format!("{begin}denyinterfaces {}\n{end}{rest}", names.join(" "))
             }
-        })
+        }
     }
 
     /// The text of its file without what is ours; `None` stands for no file.

@@ -59,7 +59,7 @@ pub async fn run(
     let asking = ends.iter_mut().filter(|end| asks(end));
     let rounds = asking.map(|end| end.ask(&nodes, &targets));
     let probes: Vec<Probe> = try_join_all(rounds).await?.into_iter().flatten().collect();
-    Ok(Matrix::new(plan, nodes, probes))
+    Ok(Matrix::new(plan, nodes, &probes))
 }
 
 /// The gateway, this host and its shim.

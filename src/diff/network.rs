@@ -2,7 +2,7 @@
 //! with nothing wanted.
 
 use super::shim::Goal;
-use super::{Action, Diff, StepId, links, named, preflight, shim, slices};
+use super::{Action, Diff, StepId, links, named, preflight, service, shim, slices};
 use crate::docker::NewNetwork;
 use crate::failure::Blocker;
 use crate::plan::{Env, Host, Plan, pool};
@@ -138,6 +138,7 @@ fn converge(goal: &Goal, wanted: &[Env], state: &State) -> Result<Diff, Vec<Bloc
         return Err(blockers);
     }
 
+    service::tidy(state, &mut diff);
     let removed: Vec<StepId> = outdated
         .iter()
         .map(|(network, cause)| {

@@ -2,11 +2,24 @@
 //! Pure.
 
 use super::links::WantedLink;
+use super::shim::Goal;
 use super::{Action, Diff, StepId};
 use crate::failure::Blocker;
 use crate::plan::Plan;
 use crate::state::{ShimService, State};
 use crate::units::{self, MANAGERS, SHIM_UNIT, ShimUnit};
+
+/// Takes away what a run left that was killed while it wrote a file.
+pub(super) fn tidy(state: &State, diff: &mut Diff) {
+    for path in &state.systemd.unfinished {
+        let path = path.clone();
+        diff.push(
+            Action::RemoveFile { path },
+            "a run was killed while it wrote it",
+            &[],
+        );
+    }
+}
 
 /// What installs the unit, enables and starts it. `links` are what it keeps alive.
 ///
@@ -29,6 +42,7 @@ pub(super) fn install(
         )]);
     }
     let mut diff = Diff::default();
+    tidy(state, &mut diff);
     let mut files = Files::default();
     files.want(&path, Some(units::shim(unit)), service, &mut diff);
     let changed = files.about(plan, links, service, &mut diff);
@@ -47,6 +61,7 @@ pub(super) fn install(
 pub(super) fn uninstall(state: &State) -> Diff {
     let service = &state.systemd.shim;
     let mut diff = Diff::default();
+    tidy(state, &mut diff);
     let mut files = Files::default();
     let mut after = Vec::new();
     if service.is_installed() {
@@ -74,7 +89,7 @@ pub(super) fn uninstall(state: &State) -> Diff {
 /// What an installed unit needs so that it keeps `links` alive; `is_astray` says that they are not as planned now. Returns
 /// the steps after which they are.
 pub(super) fn keep(
-    plan: &Plan,
+    goal: &Goal,
     links: &[WantedLink],
     is_astray: bool,
     state: &State,
@@ -86,7 +101,15 @@ pub(super) fn keep(
         after: after.to_vec(),
         ..Files::default()
     };
-    let changed = files.about(plan, links, service, diff);
+    let path = units::path(SHIM_UNIT);
+    if let Some(installed) = service.file(&path).and_then(ShimUnit::parse) {
+        let unit = ShimUnit {
+            host: &goal.host.name,
+            ..installed
+        };
+        files.want(&path, Some(units::shim(&unit)), service, diff);
+    }
+    let changed = files.about(goal.plan, links, service, diff);
     let mut ready = files.reload(changed, service, diff);
     ready.extend(after);
     run(service, changed || is_astray, &ready, diff)
@@ -183,7 +206,7 @@ impl Files {
             }
             let is_installed = service.managers.contains_key(manager.unit);
             let text = if is_installed {
-                manager.told(plan, found)
+                Some(manager.told(plan, found))
             } else {
                 manager.untold(found)
             };

@@ -44,14 +44,7 @@ pub(super) fn make_links<'a>(
         if !is_active {
             after.extend(delete(diff, removed));
         }
-        let kept = service::keep(
-            goal.plan,
-            links,
-            goal.is_astray(links, state),
-            state,
-            diff,
-            &after,
-        );
+        let kept = service::keep(goal, links, is_astray(links, state), state, diff, &after);
         if is_active {
             delete(diff, &kept);
         }
@@ -95,15 +88,13 @@ pub(super) fn no_links(
     }
 }
 
-impl Goal<'_> {
-    /// Whether a link is not as wanted.
-    fn is_astray(&self, links: &[WantedLink], state: &State) -> bool {
-        let mut trial = Diff::default();
-        for link in links {
-            links::steps(link, state, &mut trial, &[]);
-        }
-        !trial.steps.is_empty()
+/// Whether a link is not as wanted.
+fn is_astray(links: &[WantedLink], state: &State) -> bool {
+    let mut trial = Diff::default();
+    for link in links {
+        links::steps(link, state, &mut trial, &[]);
     }
+    !trial.steps.is_empty()
 }
 
 /// The parent links that Docker's networks of ours stand on; where Docker does not answer, those that the shim's unit knows.

@@ -297,8 +297,7 @@ fn a_slice_denies_exactly_the_other_environments() {
 
 #[test]
 fn without_isolation_there_are_slices_for_limits_only() {
-    let off = "[network]\nisolation = \"off\"";
-    let source = include_str!("../../homelab.toml").replace("[network]", off);
+    let source = include_str!("../../homelab.toml").replace("\"enforced\"", "\"off\"");
     assert_eq!(plan_of(&source).slices().count(), 0);
     let limited = source.replace("[env.prod]", "[env.prod]\nmemory = \"1g\"\ncpus = 1.5");
     let slices: Vec<Slice> = plan_of(&limited).slices().collect();

@@ -1,7 +1,7 @@
 //! The address plan as a table that a person reads at a glance, in the order of the addresses.
 
 use super::{Report, out};
-use crate::plan::{Env, Host, Plan, Range, Service};
+use crate::plan::{Env, Host, Isolation, Limits, Plan, Range, Service};
 use comfy_table::{Table, presets};
 use ipnet::Ipv4Net;
 use serde_json::{Value, json};
@@ -130,18 +130,27 @@ fn host_row(host: &Host, indent: &str) -> Row {
 fn environment(plan: &Plan, env: &Env, pool: Ipv4Net) -> Vec<Row> {
     const INDENT: &str = "  ";
     let free = plan.unplanned(env).count();
+    let mut detail = format!(
+        "{free} of {} free, network {}, pool {pool}",
+        env.range.len(),
+        env.network()
+    );
+    let Limits { memory, cpus } = env.limits;
+    if let Some(memory) = memory {
+        detail = format!("{detail}, memory {} MiB", memory >> 20);
+    }
+    if let Some(cpus) = cpus {
+        detail = format!("{detail}, cpus {cpus}");
+    }
     let mut rows = vec![Row {
         first: env.range.first(),
         address: env.range.to_string(),
         name: format!("environment {}", env.name),
-        detail: format!(
-            "{free} of {} free, network {}, pool {pool}",
-            env.range.len(),
-            env.network()
-        ),
+        detail,
         object: json!({
             "kind": "environment", "name": env.name, "range": env.range, "network": env.network(),
             "pool": pool, "ip_range": env.ip_range(), "addresses": env.range.len(), "free": free,
+            "memory": memory, "cpus": cpus.map(|cpus| cpus.to_string()),
         }),
     }];
     let mut inside: Vec<Row> = env
@@ -177,16 +186,18 @@ fn service_row(service: &Service, env: &Env, indent: &str) -> Row {
     }
 }
 
-/// What a wider pool means to the containers in it.
+/// What a wider pool means to the containers in it, and what no isolation means.
 fn notes(plan: &Plan) -> Vec<String> {
     let wider = plan.planned_pools().skip(1);
-    wider
-        .map(|(env, pool)| {
-            format!(
-                "note: containers of {} take all of {pool} for on-link and {} for its broadcast address",
-                env.name,
-                pool.broadcast()
-            )
-        })
-        .collect()
+    let wider = wider.map(|(env, pool)| {
+        format!(
+            "note: containers of {} take all of {pool} for on-link and {} for its broadcast address",
+            env.name,
+            pool.broadcast()
+        )
+    });
+    let is_open = plan.isolation == Isolation::Off && plan.envs.len() > 1;
+    let open =
+        is_open.then(|| "note: isolation is off, so environments reach each other".to_owned());
+    wider.chain(open).collect()
 }

@@ -132,7 +132,7 @@ pub struct Matrix {
 
 impl Matrix {
     /// Sorts the answers into the matrix.
-    pub fn new(plan: &Plan, nodes: Vec<Node>, probes: Vec<Probe>) -> Self {
+    pub fn new(plan: &Plan, nodes: Vec<Node>, probes: &[Probe]) -> Self {
         let envs: Vec<Role> = plan
             .envs
             .iter()
@@ -241,7 +241,7 @@ mod tests {
     use std::path::Path;
 
     fn real_plan(isolation: &str) -> Plan {
-        let source = include_str!("../../homelab.toml").replace("[network]", isolation);
+        let source = include_str!("../../homelab.toml").replace("enforced", isolation);
         let compiled = config::parse(&source)
             .and_then(|(config, found)| plan::compile(&config, Path::new("/"), found));
         compiled
@@ -287,7 +287,7 @@ mod tests {
                 });
             }
         }
-        Matrix::new(&real_plan(isolation), nodes(), probes)
+        Matrix::new(&real_plan(isolation), nodes(), &probes)
     }
 
     fn seen(matrix: &Matrix, from: &str, to: &str) -> String {
@@ -317,7 +317,7 @@ mod tests {
 
     #[test]
     fn what_is_as_planned_does_not_differ() {
-        let matrix = matrix("[network]", &GOOD);
+        let matrix = matrix("enforced", &GOOD);
         assert_eq!(differences(&matrix), Vec::<String>::new());
         assert_eq!(seen(&matrix, "prod", "preprod"), "blocked");
         assert_eq!(seen(&matrix, "prod", "prod"), "reached");
@@ -329,7 +329,7 @@ mod tests {
     #[test]
     fn one_leak_among_many_pairs_is_seen() {
         let leak = [GOOD.as_slice(), &[(2, 3)]].concat();
-        let matrix = matrix("[network]", &leak);
+        let matrix = matrix("enforced", &leak);
         assert_eq!(differences(&matrix), ["prod to preprod"]);
         assert_eq!(seen(&matrix, "prod", "preprod"), "partly");
         let wrong = matrix.differences().flat_map(|cell| matrix.wrong(cell));
@@ -345,7 +345,7 @@ mod tests {
             .into_iter()
             .filter(|(_, target)| *target != 3)
             .collect();
-        let matrix = matrix("[network]", &without_c);
+        let matrix = matrix("enforced", &without_c);
         assert_eq!(seen(&matrix, "prod", "preprod"), "no answer");
         assert_eq!(differences(&matrix), ["host to preprod", "prod to preprod"]);
     }
@@ -354,14 +354,14 @@ mod tests {
     fn another_hosts_service_counts_when_it_lives() {
         let leak = [GOOD.as_slice(), &[(1, 4)]].concat();
         assert_eq!(
-            differences(&matrix("[network]", &leak)),
+            differences(&matrix("enforced", &leak)),
             ["host to preprod", "prod to preprod", "preprod to preprod"]
         );
     }
 
     #[test]
     fn without_isolation_everybody_shall_reach_everybody() {
-        let matrix = matrix("[network]\nisolation = \"off\"", &GOOD);
+        let matrix = matrix("off", &GOOD);
         assert_eq!(differences(&matrix), ["prod to preprod", "preprod to prod"]);
     }
 }

@@ -11,9 +11,10 @@
 
 mod home;
 
-use home::{Home, Host, Server};
+use home::{Home, Host, Server, wait_for};
 use std::net::Ipv4Addr;
 use std::path::Path;
+use std::time::Duration;
 
 const PLAN: &str = include_str!("homelab.toml");
 
@@ -32,7 +33,7 @@ fn main() {
         "192.168.1.204 with systemd and Docker. Nothing of it touches this machine's own network.\n"
     );
     let home = Home::new(Path::new(&program));
-    let pi = home.server("trixie", "pi", "192.168.1.204");
+    let mut pi = home.server("trixie", "pi", "192.168.1.204");
     pi.import_image("lab/web:1");
     pi.write("/etc/homelab/homelab.toml", PLAN);
     let before = pi.leftovers();
@@ -40,21 +41,34 @@ fn main() {
     for line in [
         "check",
         "network-up --dry-run",
+        "shim install",
         "network-up",
         "env-up",
         "env-up --env prod",
+        "verify",
     ] {
         show(&pi, line);
     }
-    println!("Who answers whom:\n");
+    println!("The same without homelab, by the pages that the services serve:\n");
     matrix(&home, &pi);
     show(&pi, "network-up");
     speed(&pi);
+    repairs(&pi);
+    println!("A power cut, and nobody logs in:\n");
+    pi.power_off();
+    pi.boot();
+    wait_for("the services", Duration::from_secs(20), || {
+        home.laptop.page(Ipv4Addr::new(192, 168, 1, 231)).is_some()
+            && home.laptop.page(Ipv4Addr::new(192, 168, 1, 201)).is_some()
+    });
+    show(&pi, "status");
+    matrix(&home, &pi);
     for line in [
         "network-down",
         "env-down",
         "env-down --env prod",
         "network-down",
+        "shim uninstall",
     ] {
         show(&pi, line);
     }
@@ -101,9 +115,45 @@ fn matrix(home: &Home, pi: &Server) {
         });
         row(container, &seen);
     }
+    println!();
+}
+
+/// How long the service takes to put back what is taken from it, and what it costs.
+fn repairs(pi: &Server) {
+    const UNIT: &str = "homelab-shim.service";
+    println!("Taken from the running shim, and back after:\n");
+    for damage in [
+        "ip addr del 192.168.1.254/32 dev homelab-shim",
+        "ip route del 192.168.1.192/26 dev homelab-shim",
+        "ip link set homelab-shim down",
+        "ip link del homelab-shim",
+    ] {
+        // In the server, so that the way there does not count.
+        let text = pi.sh(&format!(
+            "{damage}; begun=$(date +%s%N); \
+             until ip route show dev homelab-shim 2>/dev/null | grep -q 'src 192.168.1.254'; do :; done; \
+             echo $(( $(date +%s%N) - begun ))"
+        ));
+        let nanoseconds: f64 = text.trim().parse().expect("a number");
+        println!("    {:6.1} ms  {damage}", nanoseconds / 1e6);
+    }
+    let pid = pi.sh(&format!("systemctl show -P MainPID {UNIT}"));
+    let read = |line: &str| pi.sh(&line.replace("PID", pid.trim())).trim().to_owned();
+    let cpu = || read(&format!("systemctl show -P CPUUsageNSec {UNIT}"));
+    std::thread::sleep(Duration::from_secs(1));
+    let before: u64 = cpu().parse().expect("a number");
+    std::thread::sleep(Duration::from_secs(5));
+    let after: u64 = cpu().parse().expect("a number");
     println!(
-        "\n    prod and preprod still reach each other: Docker's macvlan does not keep them apart.\n"
+        "\n    {} ns of processor time in 5 s while nothing happens",
+        after - before
     );
+    let memory = read("awk '/^VmRSS/ {print $2, $3}' /proc/PID/status");
+    println!("    {memory} of memory");
+    let security = pi.sh(&format!(
+        "systemd-analyze security --no-pager {UNIT} | tail -n 1"
+    ));
+    println!("    {}\n", security.trim_start_matches('→').trim());
 }
 
 fn row(name: &str, seen: &[bool]) {

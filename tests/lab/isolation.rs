@@ -90,6 +90,11 @@ fn environments_are_kept_apart(suite: &str) {
     let (home, mut pi) = home_and_pi(suite);
     both_environments(&pi);
     check_apart(&pi, "in a fresh start");
+    // The slices deny IPv4 addresses, and there is no other way: Docker switches IPv6 off in these networks.
+    for container in ["whoami-prod", "whoami-preprod"] {
+        let off = "cat /proc/sys/net/ipv6/conf/eth0/disable_ipv6";
+        assert_eq!(pi.sh(&format!("docker exec {container} {off}")), "1\n");
+    }
     pi.sh("docker restart -t 0 $(docker ps -q)");
     check_apart(&pi, "after a restart of the containers");
     pi.sh("systemctl restart docker");

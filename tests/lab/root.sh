@@ -14,7 +14,9 @@ part=$root.part log=$root.log
 rm -rf --one-file-system "$part"
 # The mirror that this machine uses for its own packages, else debootstrap's default one.
 mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 2>/dev/null | grep -v security | head -n 1 || true)
-packages=systemd,systemd-sysv,dbus,docker.io,iproute2,iputils-ping,iputils-arping,ca-certificates,jq,curl,make,udev,kmod,tcpdump,nftables,docker-registry,network-manager,dhcpcd
+packages=systemd,systemd-sysv,dbus,docker.io,iproute2,iputils-ping,iputils-arping,ca-certificates,jq,curl,make,udev,kmod,tcpdump,nftables,docker-registry,dhcpcd
+# Sid has no network-manager at times.
+[ "$suite" = sid ] || packages=$packages,network-manager
 {
   # shellcheck disable=SC2086  # no mirror means no argument
   debootstrap --variant=minbase --include="$packages" "$suite" "$part" $mirror
@@ -24,8 +26,9 @@ packages=systemd,systemd-sysv,dbus,docker.io,iproute2,iputils-ping,iputils-arpin
     apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer fstrim.timer \
     systemd-sysctl.service systemd-modules-load.service systemd-udev-trigger.service
   # A registry for the test that pulls, and network managers: the tests that are about them start them.
-  chroot "$part" systemctl disable docker-registry.service dhcpcd.service NetworkManager.service \
-    NetworkManager-dispatcher.service NetworkManager-wait-online.service
+  chroot "$part" systemctl disable docker-registry.service dhcpcd.service
+  [ "$suite" = sid ] || chroot "$part" systemctl disable NetworkManager.service NetworkManager-dispatcher.service \
+    NetworkManager-wait-online.service
   chroot "$part" apt-get clean
   rm -rf "$part"/var/lib/apt/lists/*
 } >"$log" 2>&1 || { tail -n 20 "$log" >&2; echo "the root for $suite could not be built; all of it is in $log" >&2; exit 1; }

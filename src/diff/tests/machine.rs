@@ -133,6 +133,7 @@ fn ask_systemd(action: &Action, systemd: &mut Systemd) {
             slice.pending = false;
         }
         Action::RemoveFile { path } => {
+            systemd.unfinished.retain(|found| found != path);
             if systemd.shim.files.remove(path).is_some() {
                 systemd.shim.stale |= path.starts_with(units::FOLDER) && systemd.shim.active;
             }
