@@ -44,27 +44,35 @@ pub async fn observe(wanted: &[String]) -> Result<Systemd, Failure> {
     }
     let mut names = slices_with_files();
     names.extend(wanted.iter().cloned());
-    names.push(PARENT_SLICE.to_owned());
     names.push(SHIM_UNIT.to_owned());
-    names.extend(MANAGERS.iter().map(|manager| manager.unit.to_owned()));
     names.sort();
     names.dedup();
     systemd.shim.files = service_files();
     systemd.unfinished = unfinished();
+    for manager in MANAGERS {
+        let is_readable = systemd.shim.files.contains_key(manager.file);
+        if Path::new(manager.presence).exists() && (manager.file != DHCPCD || is_readable) {
+            let unit = manager.unit.to_owned();
+            systemd.shim.managers.insert(unit, has_cgroup(manager.unit));
+        }
+    }
+    if Path::new(CGROUPS).join(PARENT_SLICE).is_dir() {
+        systemd.slices.push(Slice {
+            name: PARENT_SLICE.to_owned(),
+            file: read_unit(PARENT_SLICE).0,
+            active: true,
+            populated: is_populated(&format!("/{PARENT_SLICE}")),
+            ..Slice::default()
+        });
+    }
     for properties in show(&names).await? {
         let get = |key: &str| properties.get(key).map(String::as_str).unwrap_or_default();
         let unit = get("Id");
         let runs = matches!(get("ActiveState"), "active" | "activating" | "reloading");
-        let manager = MANAGERS.iter().find(|manager| manager.unit == unit);
         if unit == SHIM_UNIT {
             systemd.shim.active = runs;
             systemd.shim.enabled = get("UnitFileState") == "enabled";
             systemd.shim.stale = get("NeedDaemonReload") == "yes";
-        } else if let Some(manager) = manager {
-            let is_readable = systemd.shim.files.contains_key(manager.file);
-            if Path::new(manager.presence).exists() && (manager.file != DHCPCD || is_readable) {
-                systemd.shim.managers.insert(unit.to_owned(), runs);
-            }
         } else {
             systemd.slices.extend(slice_of(&properties));
         }
@@ -182,6 +190,18 @@ fn read_unit(name: &str) -> (Option<String>, bool) {
 fn sets_addresses(path: &Path) -> bool {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     text.contains("IPAddressDeny") || text.contains("IPAddressAllow")
+}
+
+/// Whether a service runs: its cgroup is there as long as it does. To ask systemd about units that it has not loaded takes
+/// it milliseconds for each.
+fn has_cgroup(unit: &str) -> bool {
+    let places = [
+        format!("{CGROUPS}/system.slice"),
+        format!("{CGROUPS}/systemd/system.slice"),
+    ];
+    places
+        .iter()
+        .any(|place| Path::new(place).join(unit).is_dir())
 }
 
 /// Whether processes are in a cgroup or below it.
