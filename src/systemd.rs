@@ -21,7 +21,7 @@ const CGROUPS: &str = "/sys/fs/cgroup";
 const FINISHED: u32 = 0o644;
 const PENDING: u32 = 0o600;
 
-const PROPERTIES: &str = "Id,LoadState,ActiveState,UnitFileState,NeedDaemonReload,DropInPaths,ControlGroup,IPAddressDeny,IPAddressAllow";
+const PROPERTIES: &str = "Id,ActiveState,UnitFileState,NeedDaemonReload,DropInPaths,ControlGroup,IPAddressDeny,IPAddressAllow";
 
 /// Whether systemd is the init of this machine (`sd_booted(3)`).
 fn is_running() -> bool {

@@ -123,8 +123,8 @@ impl<'a> ShimUnit<'a> {
 
 /// The file of the shim's unit.
 ///
-/// It has the one right that links need and no user of its own. systemd shows it homelab.toml even where that is in a home
-/// folder. It does not name the parent's `.device`, which is not there in a container: it waits by itself.
+/// It has the one right that links need, and a user that is there only as long as it runs. systemd shows it homelab.toml
+/// even where that is in a home folder. It does not name the parent's `.device`, which is not there in a container: it waits by itself.
 pub fn shim(unit: &ShimUnit) -> String {
     let ShimUnit {
         program,

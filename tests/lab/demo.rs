@@ -14,7 +14,7 @@ mod home;
 use home::{Home, Host, Server, wait_for};
 use std::net::Ipv4Addr;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const PLAN: &str = include_str!("homelab.toml");
 
@@ -53,7 +53,7 @@ fn main() {
     matrix(&home, &pi);
     show(&pi, "network-up");
     speed(&pi);
-    repairs(&pi);
+    repairs(&home, &pi);
     println!("A power cut, and nobody logs in:\n");
     pi.power_off();
     pi.boot();
@@ -119,8 +119,9 @@ fn matrix(home: &Home, pi: &Server) {
 }
 
 /// How long the service takes to put back what is taken from it, and what it costs.
-fn repairs(pi: &Server) {
+fn repairs(home: &Home, pi: &Server) {
     const UNIT: &str = "homelab-shim.service";
+    const WHOLE: &str = "ip route show dev homelab-shim 2>/dev/null | grep -q 'src 192.168.1.254'";
     println!("Taken from the running shim, and back after:\n");
     for damage in [
         "ip addr del 192.168.1.254/32 dev homelab-shim",
@@ -131,12 +132,19 @@ fn repairs(pi: &Server) {
         // In the server, so that the way there does not count.
         let text = pi.sh(&format!(
             "{damage}; begun=$(date +%s%N); \
-             until ip route show dev homelab-shim 2>/dev/null | grep -q 'src 192.168.1.254'; do :; done; \
+             until {WHOLE}; do :; done; \
              echo $(( $(date +%s%N) - begun ))"
         ));
         let nanoseconds: f64 = text.trim().parse().expect("a number");
         println!("    {:6.1} ms  {damage}", nanoseconds / 1e6);
     }
+    pi.unplug();
+    std::thread::sleep(Duration::from_secs(1));
+    let begun = Instant::now();
+    home.plug_in(&pi.host, "pi", "192.168.1.204");
+    pi.sh(&format!("until {WHOLE}; do :; done"));
+    let milliseconds = begun.elapsed().as_secs_f64() * 1e3;
+    println!("    {milliseconds:6.1} ms  the parent itself, since it was plugged in again");
     let pid = pi.sh(&format!("systemctl show -P MainPID {UNIT}"));
     let read = |line: &str| pi.sh(&line.replace("PID", pid.trim())).trim().to_owned();
     let cpu = || read(&format!("systemctl show -P CPUUsageNSec {UNIT}"));

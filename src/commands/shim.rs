@@ -1,0 +1,230 @@
+//! The shim alone, and its service.
+
+use super::Home;
+use crate::cli::{Change, Run};
+use crate::diff::{self, Diff, shim};
+use crate::failure::{Blocker, Failure};
+use crate::keeper::Keeper;
+use crate::observe::{self, Machine};
+use crate::plan::Host;
+use crate::state::State;
+use crate::units::{self, ShimUnit};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+impl Home<'_> {
+    /// `homelab shim up`; returns the exit status.
+    ///
+    /// # Errors
+    /// Everything that stands in the way or goes wrong.
+    pub async fn shim_up(&self, change: &Change) -> Result<u8, Failure> {
+        let (machine, state) = observe::machine(self.plan).await?;
+        let host = self.host(&state)?;
+        self.check_the_units_file(change, &state)?;
+        let diff = shim::up(self.plan, host, &state)?;
+        if !change.dry_run {
+            self.check_shim_is_free(host, &diff, &machine, &state)
+                .await?;
+        }
+        let again = |state: &State| shim::up(self.plan, host, state);
+        self.converge(change, diff, (&machine, &state), again).await
+    }
+
+    /// `homelab shim down`; returns the exit status.
+    ///
+    /// # Errors
+    /// What goes wrong.
+    pub async fn shim_down(&self, change: &Change) -> Result<u8, Failure> {
+        let (machine, state) = observe::machine(self.plan).await?;
+        let diff = shim::down(self.plan, &state);
+        let again = |state: &State| Ok(shim::down(self.plan, state));
+        self.converge(change, diff, (&machine, &state), again).await
+    }
+
+    /// `homelab shim install`; returns the exit status.
+    ///
+    /// # Errors
+    /// Everything that stands in the way or goes wrong.
+    pub async fn shim_install(&self, change: &Change) -> Result<u8, Failure> {
+        let (machine, state) = observe::machine(self.plan).await?;
+        let host = self.host(&state)?;
+        let (program, file) = (own_path()?, self.file.absolute());
+        check_readable(&file)?;
+        let unit = ShimUnit {
+            program: text_of(&program)?,
+            file: text_of(&file)?,
+            host: &host.name,
+        };
+        let diff = shim::install(self.plan, host, &unit, &state)?;
+        if !change.dry_run {
+            self.check_shim_is_free(host, &diff, &machine, &state)
+                .await?;
+        }
+        let again = |state: &State| shim::install(self.plan, host, &unit, state);
+        self.converge(change, diff, (&machine, &state), again).await
+    }
+
+    /// `homelab shim uninstall`; returns the exit status.
+    ///
+    /// # Errors
+    /// What goes wrong.
+    pub async fn shim_uninstall(&self, change: &Change) -> Result<u8, Failure> {
+        let (machine, state) = observe::machine(self.plan).await?;
+        let diff = shim::uninstall(self.plan, &state)?;
+        let again =
+            |state: &State| shim::uninstall(self.plan, state).map_err(|blocker| vec![blocker]);
+        self.converge(change, diff, (&machine, &state), again).await
+    }
+
+    /// `homelab shim run`; returns the exit status when it is told to stop.
+    ///
+    /// # Errors
+    /// When this host is not known, or the kernel cannot be listened to.
+    pub async fn shim_run(&self, run: &Run) -> Result<u8, Failure> {
+        let links = observe::links().await?;
+        let host = self.host(&links)?;
+        let keeper = Keeper {
+            plan: self.plan,
+            host,
+            parent_links: &run.parent_links,
+            report: self.report,
+        };
+        keeper.run().await
+    }
+
+    /// Whether another machine has the address of a shim that is about to be made: two that answer for one address break
+    /// each other.
+    pub(super) async fn check_shim_is_free(
+        &self,
+        host: &Host,
+        diff: &Diff,
+        machine: &Machine,
+        state: &State,
+    ) -> Result<(), Failure> {
+        if diff.steps.is_empty() || state.link(&self.plan.shim_name).is_some() {
+            return Ok(());
+        }
+        diff::preflight::permission(diff, state)?;
+        let parent = diff::preflight::parent(self.plan, host, state)?;
+        let asked = [host.shim];
+        let answering = machine.netlink.answering(&parent.name, &asked).await?;
+        if answering.is_empty() {
+            return Ok(());
+        }
+        Err(Failure::new(
+            format!(
+                "another machine on the LAN answers for {}, the address of this host's shim",
+                host.shim
+            ),
+            format!(
+                "give host `{}` another `shim`, or take the address from that machine; `ip neigh show {}` tells its hardware address",
+                host.name, host.shim
+            ),
+        ))
+    }
+
+    /// Whether an installed service keeps the shim by this file: by two files it would never be right.
+    pub(super) fn check_the_units_file(
+        &self,
+        change: &Change,
+        state: &State,
+    ) -> Result<(), Failure> {
+        let text = state.systemd.shim.file(&units::path(units::SHIM_UNIT));
+        let unit = text.and_then(ShimUnit::parse);
+        let own = self.file.absolute();
+        let Some(unit) = unit.filter(|unit| Path::new(unit.file) != own) else {
+            return Ok(());
+        };
+        let other = Blocker::new(
+            format!(
+                "`{}` keeps the shim as `{}` says, and this is `{}`",
+                units::SHIM_UNIT,
+                unit.file,
+                own.display()
+            ),
+            format!(
+                "use that file, `--config {}`; or make the service use this one: `homelab shim install`",
+                unit.file
+            ),
+        );
+        if change.dry_run {
+            self.report.warnings(&[other]);
+            return Ok(());
+        }
+        Err(other.into())
+    }
+}
+
+/// The absolute path of this program, for a unit to run.
+///
+/// # Errors
+/// Where a unit cannot run it, or should not.
+fn own_path() -> Result<PathBuf, Failure> {
+    let path = std::env::current_exe().unwrap_or_default();
+    // The unit sees no home folders and no temporary ones, and what runs at boot as a service should not be replaceable by
+    // whoever owns those.
+    let unseen = ["/home", "/root", "/run", "/tmp", "/var/tmp"];
+    if path.is_absolute() && !unseen.iter().any(|folder| path.starts_with(folder)) {
+        return Ok(path);
+    }
+    let shown = path.display();
+    Err(Failure::new(
+        format!("this program is `{shown}`, where no service can run it"),
+        format!(
+            "put it where programs are: `install {shown} /usr/local/bin/`, then run `/usr/local/bin/homelab shim install`"
+        ),
+    ))
+}
+
+/// Whether a service with a user of its own can read a file.
+fn check_readable(file: &Path) -> Result<(), Failure> {
+    // Of these folders the unit sees nothing but the file.
+    let is_shown = ["/home", "/root", "/run/user"]
+        .iter()
+        .any(|folder| file.starts_with(folder));
+    let is_open = |path: &Path, bits: u32| {
+        std::fs::metadata(path).is_ok_and(|found| found.permissions().mode() & bits == bits)
+    };
+    let folders = file.ancestors().skip(1).filter(|_| !is_shown);
+    let closed = folders.filter(|folder| !is_open(folder, 0o001)).last();
+    if let Some(folder) = closed {
+        return Err(Failure::new(
+            format!(
+                "`{}` may be entered by its owner only, and the service has a user of its own",
+                folder.display()
+            ),
+            format!(
+                "open it, `chmod o+x {}`, or put homelab.toml into /etc/homelab",
+                folder.display()
+            ),
+        ));
+    }
+    if !is_open(file, 0o004) {
+        return Err(Failure::new(
+            format!(
+                "`{}` may be read by its owner only, and the service has a user of its own",
+                file.display()
+            ),
+            format!(
+                "open it, `chmod o+r {}`; secrets belong into an `env_file`, which the service never reads",
+                file.display()
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// A path that can stand in the file of a unit.
+fn text_of(path: &Path) -> Result<&str, Failure> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "/._-+@~".contains(c);
+    let text = path.to_str().filter(|text| text.chars().all(fits));
+    text.ok_or_else(|| {
+        Failure::new(
+            format!(
+                "the path `{}` cannot stand in the file of a unit",
+                path.display()
+            ),
+            "choose one of letters, digits and `/._-`, such as /etc/homelab/homelab.toml",
+        )
+    })
+}
