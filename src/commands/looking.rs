@@ -28,8 +28,9 @@ impl Home<'_> {
             let up = network::up(self.plan, host, &state);
             differences.add("homelab network-up", up);
             for env in &self.plan.envs {
-                if let Err(Blocker { what, hint }) =
-                    diff::preflight::isolation(self.plan, env, &state)
+                let isolation = diff::preflight::isolation(self.plan, env, &state);
+                let limits = diff::preflight::limits(self.plan, env, &state);
+                for Blocker { what, hint } in [isolation.err(), limits.err()].into_iter().flatten()
                 {
                     differences.differ("", what, hint);
                 }

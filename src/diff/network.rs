@@ -73,6 +73,7 @@ pub fn ready(plan: &Plan, host: &Host, env: &Env, state: &State) -> Result<Vec<B
         .link(&plan.shim_name)
         .ok_or_else(|| not_up(format!("there is no link `{}`", plan.shim_name)))?;
     preflight::isolation(plan, env, state)?;
+    preflight::limits(plan, env, state)?;
     if let Some(slice) = plan.slice(env) {
         slices::ready(&slice, state).map_err(not_up)?;
     }
@@ -175,16 +176,22 @@ fn slices_to_change(
     if wanted.is_empty() {
         return slices::down(state, blockers);
     }
+    let refuses = |diff: &mut Diff, Blocker { what, hint }| {
+        diff.warn(format!("env-up will refuse: {what}"), hint);
+    };
     let missing = wanted
         .iter()
         .find_map(|env| preflight::isolation(plan, env, state).err());
-    match missing {
-        None => slices::up(plan, state, diff, blockers),
-        Some(Blocker { what, hint }) => {
-            diff.warn(format!("env-up will refuse: {what}"), hint);
-            slices::Changes::default()
+    if let Some(missing) = missing {
+        refuses(diff, missing);
+        return slices::Changes::default();
+    }
+    for env in wanted {
+        if let Err(missing) = preflight::limits(plan, env, state) {
+            refuses(diff, missing);
         }
     }
+    slices::up(plan, state, diff, blockers)
 }
 
 /// Networks of ours that stay, and those that go, with the reason.

@@ -165,9 +165,9 @@ pub fn permission(diff: &Diff, state: &State) -> Result<(), Blocker> {
 /// # Errors
 /// What is missing.
 pub fn isolation(plan: &Plan, env: &Env, state: &State) -> Result<(), Blocker> {
-    let Some(slice) = plan.slice(env) else {
+    if plan.slice(env).is_none() {
         return Ok(());
-    };
+    }
     let (is_enforced, off) = match plan.isolation {
         Isolation::Enforced => (
             "environments cannot be kept apart",
@@ -191,12 +191,12 @@ pub fn isolation(plan: &Plan, env: &Env, state: &State) -> Result<(), Blocker> {
             "run homelab on a host that systemd started, such as Debian",
         );
     }
-    let Some(controllers) = &systemd.controllers else {
+    if systemd.controllers.is_none() {
         return missing(
             "this machine uses cgroup v1",
             "cgroup v2 is the default from Debian 11; take `systemd.unified_cgroup_hierarchy=0` off the kernel's command line and boot again",
         );
-    };
+    }
     let driver = &state.docker.cgroup_driver;
     if driver != "systemd" {
         return missing(
@@ -204,21 +204,32 @@ pub fn isolation(plan: &Plan, env: &Env, state: &State) -> Result<(), Blocker> {
             "write `\"exec-opts\": [\"native.cgroupdriver=systemd\"]` to /etc/docker/daemon.json and restart Docker",
         );
     }
+    Ok(())
+}
+
+/// Whether the limits of an environment can be enforced on this machine.
+///
+/// # Errors
+/// Which controller is missing.
+pub fn limits(plan: &Plan, env: &Env, state: &State) -> Result<(), Blocker> {
+    const MEMORY: &str = "add `cgroup_enable=memory` to the kernel's command line (on a Raspberry Pi /boot/firmware/cmdline.txt) and boot again";
+    const CPU: &str = "boot a kernel with CONFIG_CFS_BANDWIDTH, which Debian's have";
+    let Some(slice) = plan.slice(env) else {
+        return Ok(());
+    };
+    let controllers = state.systemd.controllers.as_deref().unwrap_or_default();
     let needed = [
-        ("memory", slice.limits.memory.is_some()),
-        ("cpu", slice.limits.cpus.is_some()),
+        ("memory", slice.limits.memory.is_some(), MEMORY),
+        ("cpu", slice.limits.cpus.is_some(), CPU),
     ];
-    for (controller, is_needed) in needed {
+    for (controller, is_needed, how) in needed {
         if is_needed && !controllers.iter().any(|found| found == controller) {
             return Err(Blocker::new(
                 format!(
                     "the limits of environment `{}` cannot be enforced: cgroup v2 has no controller `{controller}` here",
                     env.name
                 ),
-                format!(
-                    "add `cgroup_enable={controller}` to the kernel's command line (on a Raspberry Pi /boot/firmware/cmdline.txt) and boot again; or take the limit out of `[env.{}]`",
-                    env.name
-                ),
+                format!("{how}; or take the limit out of `[env.{}]`", env.name),
             ));
         }
     }

@@ -212,16 +212,30 @@ fn what_would_undo_the_isolation_is_refused(suite: &str) {
     pi.sh("rm -r /etc/systemd/system/homelab-prod.slice.d; systemctl daemon-reload");
     pi.homelab("network-up").exits(0);
     check_apart(&pi, "after the drop-in went");
-    // Limits need a controller, which the virtual home has not.
+    // Limits need controllers, which the virtual home has not: only the environment that has some is refused.
     let limited = PLAN.replace(
         "[env.preprod]",
         "[env.preprod]\nmemory = \"2g\"\ncpus = 1.5",
     );
     pi.write("/etc/homelab/homelab.toml", &limited);
+    pi.homelab("network-up")
+        .exits(0)
+        .says("env-up will refuse")
+        .says("`memory`");
+    let limits =
+        pi.sh("systemctl show homelab-preprod.slice -p MemoryMax -p CPUQuotaPerSecUSec | sort");
+    assert_eq!(
+        limits,
+        "CPUQuotaPerSecUSec=1.500000s\nMemoryMax=2147483648\n"
+    );
     pi.homelab("env-up")
         .exits(1)
         .says("cgroup v2 has no controller `memory`")
         .says("cgroup_enable=memory");
+    pi.homelab("env-up --env prod --remove-orphans").exits(0);
+    for protocol in ["tcp", "ping"] {
+        assert!(!reaches(&pi, "whoami-prod", protocol, 230), "{protocol}");
+    }
     pi.write("/etc/homelab/homelab.toml", PLAN);
     pi.sh("mkdir -p /etc/docker; echo '{\"exec-opts\": [\"native.cgroupdriver=cgroupfs\"]}' >/etc/docker/daemon.json; systemctl restart docker");
     pi.homelab("env-up")

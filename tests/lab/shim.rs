@@ -1,8 +1,8 @@
 //! The shim as a service.
 
 use crate::home::{Server, wait_for};
-use crate::isolation::{both_environments, check_apart};
-use crate::{home_and_pi, lan, on_every_engine};
+use crate::isolation::{ECHO, both_environments, check_apart};
+use crate::{PLAN, home_and_pi, lan, on_every_engine};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -60,12 +60,12 @@ fn the_service_comes_and_goes(suite: &str) {
     pi.sh("rm /srv/other.toml");
     pi.homelab("shim install").exits(0);
     // A host that has another name in the plan is the same host.
-    let renamed = crate::PLAN.replace("hosts.raspberry-pi", "hosts.pi4");
+    let renamed = PLAN.replace("hosts.raspberry-pi", "hosts.pi4");
     pi.write("/etc/homelab/homelab.toml", &renamed);
     pi.homelab("shim up")
         .exits(0)
         .says("changed file /etc/systemd/system/homelab-shim.service");
-    pi.write("/etc/homelab/homelab.toml", crate::PLAN);
+    pi.write("/etc/homelab/homelab.toml", PLAN);
     pi.homelab("shim up").exits(0);
     pi.homelab("shim uninstall --dry-run").exits(3);
     for _ in 0..2 {
@@ -152,7 +152,7 @@ fn the_other_commands_get_along_with_the_service(suite: &str) {
     pi.homelab("env-up whoami").exits(0);
     assert_eq!(page().as_deref(), Some("whoami of preprod"));
     // The plan moves the shim; the service follows.
-    let moved = crate::PLAN
+    let moved = PLAN
         .replace("address = \"192.168.1.254\"", "address = \"192.168.1.252\"")
         .replace("192.168.1.250-192.168.1.253", "192.168.1.250-192.168.1.251");
     pi.homelab("env-down").exits(0);
@@ -309,11 +309,29 @@ fn addresses(pi: &Server) -> String {
     pi.sh("for c in $(docker ps --format '{{.Names}}' | sort); do echo $c; docker exec $c cat /sys/class/net/eth0/address; done; cat /sys/class/net/homelab-shim/address")
 }
 
+/// A service that pings production from the moment that it starts.
+const EAGER: &str = r#"
+[services.eager]
+image       = "lab/web:1"
+address     = { preprod = "192.168.1.233" }
+command     = ["sh", "-c", "i=0; while [ $i -lt 100 ]; do ping -c 1 -W 1 192.168.1.200 >/dev/null 2>&1 && touch /log/leak; i=$((i+1)); echo $i >/log/tries; sleep 0.1; done; sleep 9999"]
+volumes     = ["log:/log"]
+restart     = "unless-stopped"
+stop_signal = "SIGKILL"
+
+[env.prod.services.eager]
+enabled = false
+"#;
+
 fn after_a_reboot_everything_is_as_before(suite: &str) {
     let (home, mut pi) = home_and_pi(suite);
     pi.homelab("shim install").exits(0);
     both_environments(&pi);
+    pi.write("/etc/homelab/homelab.toml", &format!("{PLAN}{ECHO}{EAGER}"));
+    pi.homelab("env-up").exits(0);
     let before = addresses(&pi);
+    let log = "/var/lib/docker/volumes/homelab-preprod_log/_data";
+    pi.sh(&format!("rm {log}/tries"));
     pi.power_off();
     pi.boot();
     check_services(&home, &pi);
@@ -323,6 +341,13 @@ fn after_a_reboot_everything_is_as_before(suite: &str) {
     for line in ["network-up", "env-up", "env-up --env prod", "shim install"] {
         pi.homelab(line).exits(0).says("nothing to do");
     }
+    wait_for("a hundred pings", Duration::from_secs(60), || {
+        pi.try_sh(&format!("cat {log}/tries")).as_deref() == Ok("100\n")
+    });
+    assert!(
+        pi.try_sh(&format!("cat {log}/leak")).is_err(),
+        "not one ping came through"
+    );
 }
 
 fn the_parent_may_be_late(suite: &str) {
