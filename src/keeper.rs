@@ -158,7 +158,7 @@ struct Course<'a> {
     /// The links were there once.
     were_there: bool,
     /// What was said last, so that nothing is said twice.
-    said: String,
+    said: Vec<Blocker>,
     /// Attempts that failed, one after another.
     failures: u32,
     pace: Pace,
@@ -171,7 +171,7 @@ impl<'a> Course<'a> {
             is_ready: false,
             deadline: Instant::now() + START,
             were_there: false,
-            said: String::new(),
+            said: Vec::new(),
             failures: 0,
             pace: Pace::default(),
         }
@@ -182,13 +182,11 @@ impl<'a> Course<'a> {
         match look {
             Look::AsPlanned(steps) => (false, self.as_planned(steps)),
             Look::Waiting(Blocker { what, hint }) => {
-                self.say(&format!("waiting: {what}"), &hint);
+                self.say(vec![Blocker::new(format!("waiting: {what}"), hint)]);
                 (false, Duration::ZERO)
             }
             Look::Failed(failure) => {
-                for Blocker { what, hint } in &failure.blockers {
-                    self.say(what, hint);
-                }
+                self.say(failure.blockers);
                 self.failures = self.failures.saturating_add(1);
                 (true, doubled(self.failures))
             }
@@ -260,13 +258,16 @@ impl<'a> Course<'a> {
         self.is_ready = true;
     }
 
-    fn say(&mut self, what: &str, hint: &str) {
-        if self.said == what {
+    /// Says what keeps the links from being as planned, unless it was said last.
+    fn say(&mut self, blockers: Vec<Blocker>) {
+        if self.said == blockers {
             return;
         }
-        what.clone_into(&mut self.said);
-        systemd::status(what);
-        self.keeper.report.warnings(&[Blocker::new(what, hint)]);
+        if let Some(Blocker { what, .. }) = blockers.first() {
+            systemd::status(what);
+        }
+        self.keeper.report.warnings(&blockers);
+        self.said = blockers;
     }
 }
 

@@ -82,6 +82,12 @@ impl Home<'_> {
     /// When this host is not known, or the kernel cannot be listened to.
     pub async fn shim_run(&self, run: &Run) -> Result<u8, Failure> {
         let links = observe::links().await?;
+        if !links.net_admin {
+            return Err(Failure::new(
+                "not permitted to change links, addresses and routes",
+                "run homelab as root, or have systemd run this: `homelab shim install`",
+            ));
+        }
         let host = self.host(&links)?;
         let keeper = Keeper {
             plan: self.plan,

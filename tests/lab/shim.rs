@@ -249,6 +249,19 @@ fn what_disappears_comes_back_at_once(suite: &str) {
 
 fn whoever_fights_is_given_way(suite: &str) {
     let (_home, pi) = home_and_pi(suite);
+    // In the foreground it works as well, and takes the shim along when it ends.
+    let said = pi.sh(
+        "timeout -s INT 2 homelab shim run 2>&1; echo $?; ip link show homelab-shim 2>&1 || true",
+    );
+    assert!(said.contains("the shim is there"), "{said}");
+    assert!(said.contains("removed link homelab-shim"), "{said}");
+    assert!(said.contains("does not exist"), "{said}");
+    let said = pi.try_sh("setpriv --reuid=65534 --clear-groups homelab shim run");
+    assert!(
+        said.as_ref()
+            .is_err_and(|said| said.contains("run homelab as root")),
+        "{said:?}"
+    );
     pi.homelab("shim install").exits(0);
     pi.sh("for i in $(seq 30); do ip link del homelab-shim 2>/dev/null; sleep 0.15; done");
     let log = journal(&pi);
@@ -257,11 +270,20 @@ fn whoever_fights_is_given_way(suite: &str) {
         "{log}"
     );
     assert!(log.contains("ip monitor"), "{log}");
-    // It does not give up.
+    // It does not give up, and neither does systemd.
     wait_for("the shim", Duration::from_secs(20), || {
         pi.try_sh("ip route | grep -q 192.168.1.192/26").is_ok()
     });
     pi.sh(&format!("systemctl is-active {UNIT}"));
+    pi.sh(&format!("kill -9 $(systemctl show -P MainPID {UNIT})"));
+    assert!(
+        pi.sh("ip route").contains("192.168.1.192/26"),
+        "the links outlive it"
+    );
+    std::thread::sleep(Duration::from_millis(500));
+    wait_for("the service", Duration::from_secs(10), || {
+        pi.try_sh(&format!("systemctl is-active {UNIT}")).as_deref() == Ok("active\n")
+    });
 }
 
 /// For links that udev says nothing about, as there is none in the virtual home.
