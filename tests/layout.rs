@@ -129,6 +129,9 @@ fn only_apply_changes_the_machine() {
     ] {
         only_in(word, &["apply", "netlink", "docker"]);
     }
+    for word in ["write_slice(", "write_file(", "reload_manager("] {
+        only_in(word, &["apply", "systemd"]);
+    }
 }
 
 #[test]
