@@ -322,7 +322,7 @@ impl Server {
     /// Everything on the machine that homelab could have left behind.
     pub fn leftovers(&self) -> String {
         self.sh(
-            "ip -o link | cut -d: -f2; ip -4 -o addr | awk '{print $2, $4}'; ip route; \
+            "ip -o link | cut -d: -f2 | cut -d@ -f1; ip -4 -o addr | awk '{print $2, $4}'; ip route; \
                  docker network ls --format '{{.Name}}'; docker ps -a --format '{{.Names}}'; \
                  systemctl list-units --all --plain --no-legend 'homelab*' | awk '{print $1, $3}'; \
                  find /etc /run/systemd -name '*homelab*' ! -path '/etc/homelab*' | sort; \
@@ -441,7 +441,8 @@ impl Home {
     /// Router and laptop; `binary` is the program under test.
     pub fn new(binary: &Path) -> Self {
         let router = Host::new();
-        router.run("ip link add br0 type bridge");
+        // A bridge takes the lowest hardware address of its ports, and would have another one when a port comes or goes.
+        router.run("ip link add br0 address 02:00:00:00:00:01 type bridge");
         router.run("ip link set br0 up");
         router.run("ip addr add 192.168.1.1/24 dev br0");
         let laptop = Host::new();
