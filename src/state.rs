@@ -330,13 +330,13 @@ impl ShimService {
     }
 
     /// The parent links that it keeps alive.
-    pub fn parent_links(&self) -> impl Iterator<Item = &str> {
+    pub fn parent_links(&self) -> Vec<String> {
         let text = self.file(&units::parent_links_path()).unwrap_or_default();
-        let lines = text
-            .lines()
-            .filter_map(|line| line.strip_prefix("Environment="));
-        let lists = lines.filter_map(|line| line.strip_prefix(units::PARENT_LINKS));
-        lists.flat_map(|list| list.trim_start_matches('=').split(','))
+        let mut lines = text.lines();
+        let key = format!("Environment={}=", units::PARENT_LINKS);
+        let list = lines.find_map(|line| line.strip_prefix(&key));
+        let names = list.into_iter().flat_map(|list| list.split(','));
+        names.map(str::to_owned).collect()
     }
 
     /// Whether homelab installed it: the unit's file says so.

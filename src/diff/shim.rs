@@ -100,12 +100,7 @@ fn is_astray(links: &[WantedLink], state: &State) -> bool {
 /// The parent links that Docker's networks of ours stand on; where Docker does not answer, those that the shim's unit knows.
 fn parents_in_use(state: &State) -> BTreeSet<String> {
     if state.docker_missing.is_some() {
-        return state
-            .systemd
-            .shim
-            .parent_links()
-            .map(str::to_owned)
-            .collect();
+        return state.systemd.shim.parent_links().into_iter().collect();
     }
     let ours = state
         .docker
@@ -127,7 +122,11 @@ fn links_in_use(
 ) -> Result<Vec<WantedLink>, Vec<Blocker>> {
     let parents = parents_in_use(state);
     let parents = parents.iter().map(String::as_str).collect();
-    let links = links::wanted(plan, host, parent, &parents);
+    unhindered(links::wanted(plan, host, parent, &parents), state)
+}
+
+/// These links, unless something stands where one of them belongs.
+fn unhindered(links: Vec<WantedLink>, state: &State) -> Result<Vec<WantedLink>, Vec<Blocker>> {
     let blockers: Vec<Blocker> = links
         .iter()
         .filter_map(|link| links::in_the_way(link, state))
@@ -216,14 +215,7 @@ pub fn keep(
     state: &State,
 ) -> Result<Diff, Vec<Blocker>> {
     let parents = parent_links.iter().map(String::as_str).collect();
-    let links = links::wanted(plan, host, parent, &parents);
-    let blockers: Vec<Blocker> = links
-        .iter()
-        .filter_map(|link| links::in_the_way(link, state))
-        .collect();
-    if !blockers.is_empty() {
-        return Err(blockers);
-    }
+    let links = unhindered(links::wanted(plan, host, parent, &parents), state)?;
     let mut diff = Diff::default();
     for link in &links {
         links::steps(link, state, &mut diff, &[]);

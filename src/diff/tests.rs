@@ -119,12 +119,7 @@ fn kept(folder: &Path, state: &State) -> Result<Diff, Vec<Blocker>> {
         unreachable!("{}: no host", folder.display())
     };
     let parent = preflight::parent_there(&plan, host, state).map_err(|blocker| vec![blocker])?;
-    let links: Vec<String> = state
-        .systemd
-        .shim
-        .parent_links()
-        .map(str::to_owned)
-        .collect();
+    let links = state.systemd.shim.parent_links();
     shim::keep(&plan, host, parent, &links, state)
 }
 
@@ -134,12 +129,7 @@ fn carry_out(folder: &Path, step: &Step, state: &mut State) {
     if let Action::StopUnit { name } | Action::RestartUnit { name } = &step.action
         && is_shim(name)
     {
-        let links: Vec<String> = state
-            .systemd
-            .shim
-            .parent_links()
-            .map(str::to_owned)
-            .collect();
+        let links = state.systemd.shim.parent_links();
         for step in shim::release(&compile(folder), &links, state).steps {
             let Action::DeleteLink { name } = step.action else {
                 unreachable!("{step:?}")

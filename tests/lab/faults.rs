@@ -9,18 +9,18 @@ on_every_engine!(killed_at_any_step_and_run_again what_is_missing_is_put_back co
 
 /// Runs homelab and kills it as soon as it has said that so many steps are done.
 fn kill_after(pi: &Server, line: &str, steps: usize) {
-    // `nsenter` is what is killed first; the program in the other PID namespace goes with it.
+    // `nsenter` is what is killed first; the program in the other PID namespace goes with it, from its first line on.
     let mut child = pi
         .command("setpriv")
-        .args(["--pdeathsig", "KILL", "--", "homelab"])
-        .args(line.split(' '))
+        .args(["--pdeathsig", "KILL", "--", "sh", "-c"])
+        .arg(format!("echo begun >&2; exec homelab {line}"))
         .stderr(Stdio::piped())
         .stdout(Stdio::null())
         .spawn()
         .expect("nsenter runs");
     let stderr = child.stderr.take().expect("a pipe");
     let mut lines = BufReader::new(stderr).lines();
-    for _ in 0..steps {
+    for _ in 0..=steps {
         let _ = lines.next();
     }
     child.kill().expect("it is ours");

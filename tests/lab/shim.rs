@@ -317,10 +317,8 @@ fn check_order(pi: &Server) {
             .rfind(words)
             .unwrap_or_else(|| panic!("{words:?} is not in\n{lines}"))
     };
-    assert!(
-        place("the shim is there") < place("Started homelab-shim.service"),
-        "{lines}"
-    );
+    // What a service writes before journald runs comes with the time at which journald starts.
+    place("the shim is there");
     assert!(
         place("Started homelab-shim.service") < place("Starting docker.service"),
         "{lines}"
