@@ -1,7 +1,6 @@
 //! Carries steps out: the only code that changes the machine. It runs what is ready, all of it at once, and decides nothing.
 
 use crate::diff::{Action, Step, StepId};
-use crate::docker::Engine;
 use crate::failure::{Blocker, Failure};
 use crate::observe::Machine;
 use crate::{systemd, units};
@@ -67,6 +66,14 @@ pub async fn apply(
 
 async fn carry_out(action: &Action, machine: &Machine) -> Result<(), Failure> {
     let netlink = &machine.netlink;
+    let engine = || {
+        machine.engine.as_ref().ok_or_else(|| {
+            Failure::new(
+                "there is no Docker Engine to do this",
+                "start it with `systemctl start docker`",
+            )
+        })
+    };
     match action {
         Action::AddLink { name, parent, mac } => netlink.add_macvlan(name, parent, mac).await,
         Action::DeleteLink { name } => netlink.delete_link(name).await,
@@ -93,45 +100,14 @@ async fn carry_out(action: &Action, machine: &Machine) -> Result<(), Failure> {
             text,
             is_new: _,
         } => systemd::write_file(path, text),
-        action => match &machine.engine {
-            Some(engine) => ask_engine(action, engine).await,
-            None => Err(Failure::new(
-                "there is no Docker Engine to do this",
-                "start it with `systemctl start docker`",
-            )),
-        },
-    }
-}
-
-async fn ask_engine(action: &Action, engine: &Engine) -> Result<(), Failure> {
-    match action {
-        Action::CreateNetwork(network) => engine.create_network(network).await,
-        Action::RemoveNetwork { name, id } => engine.remove_network(name, id).await,
-        Action::Pull { image } => engine.pull(image).await,
-        Action::CreateVolume { name, env } => engine.create_volume(name, env).await,
-        Action::CreateContainer(new) => engine.create_container(new).await,
-        Action::StartContainer { name } => engine.start_container(name).await,
-        Action::StopContainer { name } => engine.stop_container(name).await,
-        Action::RemoveContainer { name } => engine.remove_container(name).await,
-        Action::AddLink { .. }
-        | Action::DeleteLink { .. }
-        | Action::SetAlias { .. }
-        | Action::SetArpFilter { .. }
-        | Action::AddAddress { .. }
-        | Action::SetUp { .. }
-        | Action::AddRoute(_)
-        | Action::DeleteRoute(_)
-        | Action::WriteSlice { .. }
-        | Action::ApplySlice { .. }
-        | Action::RemoveFile { .. }
-        | Action::ReloadSystemd
-        | Action::StopUnit { .. }
-        | Action::StartUnit { .. }
-        | Action::RestartUnit { .. }
-        | Action::EnableUnit { .. }
-        | Action::DisableUnit { .. }
-        | Action::ReloadManager { .. }
-        | Action::WriteFile { .. } => Ok(()),
+        Action::CreateNetwork(network) => engine()?.create_network(network).await,
+        Action::RemoveNetwork { name, id } => engine()?.remove_network(name, id).await,
+        Action::Pull { image } => engine()?.pull(image).await,
+        Action::CreateVolume { name, env } => engine()?.create_volume(name, env).await,
+        Action::CreateContainer(new) => engine()?.create_container(new).await,
+        Action::StartContainer { name } => engine()?.start_container(name).await,
+        Action::StopContainer { name } => engine()?.stop_container(name).await,
+        Action::RemoveContainer { name } => engine()?.remove_container(name).await,
     }
 }
 

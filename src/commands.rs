@@ -43,10 +43,8 @@ impl Home<'_> {
         let host = self.host(&state)?;
         self.check_the_units_file(change, &state)?;
         let diff = network::up(self.plan, host, &state)?;
-        if !change.dry_run {
-            self.check_shim_is_free(host, &diff, &machine, &state)
-                .await?;
-        }
+        self.check_shim_is_free(change, host, &diff, (&machine, &state))
+            .await?;
         let again = |state: &State| network::up(self.plan, host, state);
         self.converge(change, diff, (&machine, &state), again).await
     }

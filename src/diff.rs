@@ -8,6 +8,8 @@ mod service;
 pub mod shim;
 mod slices;
 
+pub use links::shim_route;
+
 use crate::docker::{NewContainer, NewNetwork};
 use crate::failure::Blocker;
 use crate::plan::{Slice, mac_of, network_name};
@@ -319,25 +321,14 @@ fn slice_detail(slice: &Slice) -> String {
         allow,
         limits,
     } = slice;
-    let list = |items: Vec<String>| items.join(", ");
-    let mut parts = Vec::new();
-    parts.push(match deny.as_slice() {
+    let mut parts = vec![match deny.as_slice() {
         [] => "denies nothing".to_owned(),
-        nets => format!(
-            "denies {}",
-            list(nets.iter().map(ToString::to_string).collect())
-        ),
-    });
+        nets => format!("denies {}", units::joined(nets, ", ")),
+    }];
     if !allow.is_empty() {
-        let allowed = list(allow.iter().map(ToString::to_string).collect());
-        parts.push(format!("allows {allowed}"));
+        parts.push(format!("allows {}", units::joined(allow, ", ")));
     }
-    if let Some(memory) = limits.memory {
-        parts.push(format!("memory {} MiB", memory >> 20));
-    }
-    if let Some(cpus) = limits.cpus {
-        parts.push(format!("cpus {cpus}"));
-    }
+    parts.extend(limits.words());
     parts.join(", ")
 }
 

@@ -4,10 +4,9 @@ use crate::apply;
 use crate::diff::{preflight, shim};
 use crate::failure::{Blocker, DONE, Failure};
 use crate::netlink::Netlink;
-use crate::observe::Machine;
+use crate::observe::{self, Machine};
 use crate::plan::{Host, Plan};
 use crate::report::Report;
-use crate::state::State;
 use crate::systemd;
 use futures_util::StreamExt as _;
 use std::time::Duration;
@@ -54,9 +53,9 @@ impl Keeper<'_> {
     ///
     /// # Errors
     /// When the kernel cannot be listened to, or the links cannot be removed.
-    pub async fn run(&self) -> Result<u8, Failure> {
+    pub async fn run(&self, netlink: Netlink) -> Result<u8, Failure> {
         let machine = Machine {
-            netlink: Netlink::connect()?,
+            netlink,
             engine: None,
         };
         let (mut terminate, mut interrupt) = (
@@ -93,7 +92,7 @@ impl Keeper<'_> {
 
     /// Looks at the links and makes them as planned.
     async fn look(&self, machine: &Machine) -> Look {
-        let state = match links(machine).await {
+        let state = match observe::links(&machine.netlink).await {
             Ok(state) => state,
             Err(failure) => return Look::Failed(failure),
         };
@@ -114,7 +113,7 @@ impl Keeper<'_> {
 
     async fn release(&self, machine: &Machine) -> Result<u8, Failure> {
         systemd::status("removing the links");
-        let state = links(machine).await?;
+        let state = observe::links(&machine.netlink).await?;
         let diff = shim::release(self.plan, self.parent_links, &state);
         self.apply(&diff, machine).await?;
         Ok(DONE)
@@ -136,15 +135,6 @@ fn listen(kind: SignalKind) -> Result<Signal, Failure> {
             "the kernel lets homelab hear no signals",
             "run it without restrictions of system calls",
         )
-    })
-}
-
-async fn links(machine: &Machine) -> Result<State, Failure> {
-    let (links, routes) = machine.netlink.links_and_routes().await?;
-    Ok(State {
-        links,
-        routes,
-        ..State::default()
     })
 }
 

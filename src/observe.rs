@@ -28,8 +28,8 @@ pub struct Machine {
 ///
 /// # Errors
 /// When the kernel fails.
-pub async fn links() -> Result<State, Failure> {
-    let (links, routes) = Netlink::connect()?.links_and_routes().await?;
+pub async fn links(netlink: &Netlink) -> Result<State, Failure> {
+    let (links, routes) = netlink.links_and_routes().await?;
     Ok(State {
         net_admin: Netlink::may_change(),
         links,
@@ -44,15 +44,9 @@ pub async fn links() -> Result<State, Failure> {
 /// When the kernel or a running Engine fails; an Engine that cannot be reached is part of the state.
 pub async fn machine(plan: &Plan) -> Result<(Machine, State), Failure> {
     let netlink = Netlink::connect()?;
-    let (links, routes) = netlink.links_and_routes().await?;
+    let state = links(&netlink).await?;
     let slices: Vec<String> = plan.envs.iter().map(|env| slice_name(&env.name)).collect();
     let slices = systemd::observe(&slices);
-    let state = State {
-        net_admin: Netlink::may_change(),
-        links,
-        routes,
-        ..State::default()
-    };
     let own = state.own_addresses();
     let (systemd, docker) = tokio::join!(slices, engine(&own));
     let state = State {

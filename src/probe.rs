@@ -6,6 +6,7 @@
 
 use crate::failure::Failure;
 use crate::report;
+use crate::systemd::CGROUPS;
 use nix::sched::{CloneFlags, setns};
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -25,9 +26,6 @@ const AGAIN: Duration = Duration::from_millis(300);
 
 /// What is sent, and must come back.
 const TOKEN: &[u8] = b"homelab verify";
-
-/// Where the unified hierarchy of cgroup v2 is.
-const CGROUPS: &str = "/sys/fs/cgroup";
 
 /// Where this process answers.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]

@@ -1,6 +1,6 @@
 //! What there is beside what the plan says, on one screen. Pure.
 
-use crate::diff::{Action, Diff, Step};
+use crate::diff::{Action, Diff, Step, shim_route};
 use crate::failure::Blocker;
 use crate::plan::{Env, Host, Isolation, Plan, Service};
 use crate::state::{Container, State};
@@ -100,11 +100,16 @@ impl Differences {
                 }
             }
             Err(blockers) => {
-                for Blocker { what, hint } in blockers {
-                    self.differ("", what, hint);
+                for blocker in blockers {
+                    self.blocked(blocker);
                 }
             }
         }
+    }
+
+    /// Adds what stands in the way of the plan.
+    pub fn blocked(&mut self, Blocker { what, hint }: Blocker) {
+        self.differ("", what, hint);
     }
 
     /// Adds something that no command of ours would change.
@@ -239,24 +244,13 @@ fn shim(plan: &Plan, host: &Host, state: &State, differs: &dyn Fn(&str) -> bool)
         }
     };
     let parents = plan.envs.iter().map(Env::parent_link);
+    let has_route = state.routes.contains(&shim_route(plan, host));
+    let route = if has_route { "there" } else { "missing" };
     Fact {
         kind: "shim",
         name: name.clone(),
-        state: format!("{is}, route to {} {}", plan.route, route(plan, host, state)),
+        state: format!("{is}, route to {} {route}", plan.route),
         differs: differs(name) || parents.into_iter().any(|link| differs(&link)),
-    }
-}
-
-fn route(plan: &Plan, host: &Host, state: &State) -> &'static str {
-    let is_ours = |route: &&crate::state::Route| {
-        route.destination == plan.route
-            && route.link == plan.shim_name
-            && route.source == Some(host.shim)
-    };
-    if state.routes.iter().any(|route| is_ours(&route)) {
-        "there"
-    } else {
-        "missing"
     }
 }
 

@@ -14,7 +14,7 @@ use std::process::Stdio;
 use tokio::process::Command;
 
 /// Where the unified hierarchy of cgroup v2 is (`cgroups(7)`).
-const CGROUPS: &str = "/sys/fs/cgroup";
+pub const CGROUPS: &str = "/sys/fs/cgroup";
 
 /// The mode of a finished file, and of one whose slice does not follow it yet: changing the mode leaves the time alone by
 /// which systemd sees that it must read a file again.

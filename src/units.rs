@@ -61,6 +61,12 @@ pub fn path(unit: &str) -> String {
     format!("{FOLDER}/{unit}")
 }
 
+/// Addresses or networks, one behind the other.
+pub fn joined<T: ToString>(items: &[T], separator: &str) -> String {
+    let items: Vec<String> = items.iter().map(ToString::to_string).collect();
+    items.join(separator)
+}
+
 /// The file of a slice.
 pub fn slice(slice: &Slice) -> String {
     let Slice {
@@ -74,15 +80,13 @@ pub fn slice(slice: &Slice) -> String {
         "{FILE_MARK}from its address plan. `homelab network-up` writes it, `homelab network-down` removes it.\n\
          [Unit]\nDescription=homelab environment {env}\n\n[Slice]\n"
     );
-    let joined = |items: Vec<String>| items.join(" ");
     let denied = match deny.as_slice() {
         [] => NOTHING.to_owned(),
-        nets => joined(nets.iter().map(ToString::to_string).collect()),
+        nets => joined(nets, " "),
     };
     let _ = writeln!(text, "IPAddressDeny={denied}");
     if !allow.is_empty() {
-        let allowed = joined(allow.iter().map(ToString::to_string).collect());
-        let _ = writeln!(text, "IPAddressAllow={allowed}");
+        let _ = writeln!(text, "IPAddressAllow={}", joined(allow, " "));
     }
     if let Some(bytes) = limits.memory {
         let _ = writeln!(text, "MemoryMax={bytes}");

@@ -64,7 +64,7 @@ fn each_system_has_one_file_that_talks_to_it() {
     only_in("rtnetlink", &["netlink"]);
     only_in("bollard", &["docker"]);
     only_in("/proc/", &["netlink", "probe", "verify"]);
-    only_in("/sys/", &["netlink", "probe", "systemd"]);
+    only_in("/sys/", &["netlink", "systemd"]);
     only_in("setns", &["probe"]);
     only_in("socket2", &["probe"]);
     only_in("sd_notify", &["systemd"]);

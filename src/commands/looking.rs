@@ -3,7 +3,7 @@
 use super::Home;
 use crate::diff::containers::{self, Selection};
 use crate::diff::{self, network, shim};
-use crate::failure::{Blocker, DIFFERENT, DONE, Failure};
+use crate::failure::{DIFFERENT, DONE, Failure};
 use crate::observe::{self, Lan, Machine};
 use crate::plan::{Env, Host, Service};
 use crate::report;
@@ -20,8 +20,8 @@ impl Home<'_> {
         let (machine, mut state) = observe::machine(self.plan).await?;
         let host = self.host(&state)?;
         let mut differences = Differences::default();
-        if let Some(Blocker { what, hint }) = &state.docker_missing {
-            differences.differ("", what, hint);
+        if let Some(missing) = state.docker_missing.clone() {
+            differences.blocked(missing);
             let up = shim::up(self.plan, host, &state);
             differences.add("homelab shim up", up);
         } else {
@@ -30,9 +30,8 @@ impl Home<'_> {
             for env in &self.plan.envs {
                 let isolation = diff::preflight::isolation(self.plan, env, &state);
                 let limits = diff::preflight::limits(self.plan, env, &state);
-                for Blocker { what, hint } in [isolation.err(), limits.err()].into_iter().flatten()
-                {
-                    differences.differ("", what, hint);
+                for missing in [isolation.err(), limits.err()].into_iter().flatten() {
+                    differences.blocked(missing);
                 }
                 self.differences_of(env, host, &machine, &mut state, &mut differences)
                     .await?;

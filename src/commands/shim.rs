@@ -5,6 +5,7 @@ use crate::cli::{Change, Run};
 use crate::diff::{self, Diff, shim};
 use crate::failure::{Blocker, Failure};
 use crate::keeper::Keeper;
+use crate::netlink::Netlink;
 use crate::observe::{self, Machine};
 use crate::plan::Host;
 use crate::state::State;
@@ -22,10 +23,8 @@ impl Home<'_> {
         let host = self.host(&state)?;
         self.check_the_units_file(change, &state)?;
         let diff = shim::up(self.plan, host, &state)?;
-        if !change.dry_run {
-            self.check_shim_is_free(host, &diff, &machine, &state)
-                .await?;
-        }
+        self.check_shim_is_free(change, host, &diff, (&machine, &state))
+            .await?;
         let again = |state: &State| shim::up(self.plan, host, state);
         self.converge(change, diff, (&machine, &state), again).await
     }
@@ -56,10 +55,8 @@ impl Home<'_> {
             host: &host.name,
         };
         let diff = shim::install(self.plan, host, &unit, &state)?;
-        if !change.dry_run {
-            self.check_shim_is_free(host, &diff, &machine, &state)
-                .await?;
-        }
+        self.check_shim_is_free(change, host, &diff, (&machine, &state))
+            .await?;
         let again = |state: &State| shim::install(self.plan, host, &unit, state);
         self.converge(change, diff, (&machine, &state), again).await
     }
@@ -81,7 +78,8 @@ impl Home<'_> {
     /// # Errors
     /// When this host is not known, or the kernel cannot be listened to.
     pub async fn shim_run(&self, run: &Run) -> Result<u8, Failure> {
-        let links = observe::links().await?;
+        let netlink = Netlink::connect()?;
+        let links = observe::links(&netlink).await?;
         if !links.net_admin {
             return Err(Failure::new(
                 "not permitted to change links, addresses and routes",
@@ -95,19 +93,20 @@ impl Home<'_> {
             parent_links: &run.parent_links,
             report: self.report,
         };
-        keeper.run().await
+        keeper.run(netlink).await
     }
 
     /// Whether another machine has the address of a shim that is about to be made: two that answer for one address break
     /// each other.
     pub(super) async fn check_shim_is_free(
         &self,
+        change: &Change,
         host: &Host,
         diff: &Diff,
-        machine: &Machine,
-        state: &State,
+        (machine, state): (&Machine, &State),
     ) -> Result<(), Failure> {
-        if diff.steps.is_empty() || state.link(&self.plan.shim_name).is_some() {
+        let is_made = state.link(&self.plan.shim_name).is_some();
+        if change.dry_run || diff.steps.is_empty() || is_made {
             return Ok(());
         }
         diff::preflight::permission(diff, state)?;

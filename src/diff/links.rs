@@ -154,7 +154,7 @@ pub(super) fn in_the_way(wanted: &WantedLink, state: &State) -> Option<Blocker> 
 }
 
 /// The route that leads this host to its containers.
-pub(super) fn shim_route(plan: &Plan, host: &Host) -> Route {
+pub fn shim_route(plan: &Plan, host: &Host) -> Route {
     Route {
         destination: plan.route,
         link: plan.shim_name.clone(),

@@ -37,6 +37,14 @@ impl Limits {
         let Self { memory, cpus } = self;
         memory.is_none() && cpus.is_none()
     }
+
+    /// Those that there are, each in words.
+    pub fn words(self) -> impl Iterator<Item = String> {
+        let Self { memory, cpus } = self;
+        let memory = memory.map(|bytes| format!("memory {} MiB", bytes >> 20));
+        let cpus = cpus.map(|cpus| format!("cpus {cpus}"));
+        memory.into_iter().chain(cpus)
+    }
 }
 
 /// Processor time per time, in ten-thousandths of one processor, which is how exact systemd's `CPUQuota=` is.

@@ -130,23 +130,18 @@ fn host_row(host: &Host, indent: &str) -> Row {
 fn environment(plan: &Plan, env: &Env, pool: Ipv4Net) -> Vec<Row> {
     const INDENT: &str = "  ";
     let free = plan.unplanned(env).count();
-    let mut detail = format!(
+    let about = format!(
         "{free} of {} free, network {}, pool {pool}",
         env.range.len(),
         env.network()
     );
+    let detail: Vec<String> = std::iter::once(about).chain(env.limits.words()).collect();
     let Limits { memory, cpus } = env.limits;
-    if let Some(memory) = memory {
-        detail = format!("{detail}, memory {} MiB", memory >> 20);
-    }
-    if let Some(cpus) = cpus {
-        detail = format!("{detail}, cpus {cpus}");
-    }
     let mut rows = vec![Row {
         first: env.range.first(),
         address: env.range.to_string(),
         name: format!("environment {}", env.name),
-        detail,
+        detail: detail.join(", "),
         object: json!({
             "kind": "environment", "name": env.name, "range": env.range, "network": env.network(),
             "pool": pool, "ip_range": env.ip_range(), "addresses": env.range.len(), "free": free,
