@@ -1,52 +1,124 @@
 //! Carries steps out: the only code that changes the machine. It runs what is ready, all of it at once, and decides nothing.
 
 use crate::diff::{Action, Step, StepId};
-use crate::failure::{Blocker, Failure};
+use crate::docker::Progress;
+use crate::failure::{Blocker, Failure, INTERRUPTED};
 use crate::observe::Machine;
 use crate::{systemd, units};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-/// Carries out every step whose predecessors are done, and tells `report` of each one when it begins,
-/// and again with its duration when it is done. After a failure the steps
-/// that wait for it are left out and the others still run.
+/// What happens while steps are carried out.
+#[derive(Clone, Copy, Debug)]
+pub enum Event<'a> {
+    /// A step begins.
+    Begun(&'a Step),
+    /// The Engine did a step otherwise than it was told, such as without a limit that the kernel does not have.
+    Warned(&'a Step, &'a str),
+    /// An image comes.
+    Pulling(&'a Step, Progress),
+    /// A step is done, after this long.
+    Done(&'a Step, Duration),
+    /// A step failed.
+    Failed(&'a Step),
+}
+
+type Running<'a> =
+    std::pin::Pin<Box<dyn Future<Output = (&'a Step, Result<(), Failure>, Duration)> + 'a>>;
+
+/// Carries out every step whose predecessors are done, and tells `report` what happens. After a failure the steps
+/// that wait for it are left out and the others still run. When `interrupted` is over nothing more is begun; what waits or pulls
+/// is let go, and what changes something is carried to its end.
 ///
 /// # Errors
 /// Every step that failed.
 pub async fn apply(
     steps: &[Step],
     machine: &Machine,
-    mut report: impl FnMut(&Step, Option<Duration>),
+    interrupted: impl Future<Output = ()>,
+    report: impl FnMut(Event),
 ) -> Result<(), Failure> {
+    let report = RefCell::new(report);
+    let mut interrupted = std::pin::pin!(interrupted);
+    let mut is_stopped = false;
     let mut waiting: Vec<&Step> = steps.iter().collect();
     let mut done: BTreeSet<StepId> = BTreeSet::new();
-    let mut running = FuturesUnordered::new();
+    let mut failed: BTreeSet<StepId> = BTreeSet::new();
+    let mut running: FuturesUnordered<Running> = FuturesUnordered::new();
+    // Those that change nothing, so that they can be let go.
+    let mut patient: FuturesUnordered<Running> = FuturesUnordered::new();
     let mut failures: Vec<Blocker> = Vec::new();
     loop {
-        let is_ready = |step: &&Step| step.after.iter().all(|id| done.contains(id));
-        let (ready, later): (Vec<&Step>, Vec<&Step>) = waiting.into_iter().partition(is_ready);
+        let is_over = |id: &StepId| done.contains(id) || failed.contains(id);
+        let is_ready = |step: &&Step| {
+            step.after.iter().all(|id| done.contains(id)) && step.after_end.iter().all(is_over)
+        };
+        let (ready, later): (Vec<&Step>, Vec<&Step>) = if is_stopped {
+            (Vec::new(), waiting)
+        } else {
+            waiting.into_iter().partition(is_ready)
+        };
         waiting = later;
-        for step in &ready {
-            report(step, None);
-        }
-        running.extend(ready.into_iter().map(|step| async move {
-            let begun = Instant::now();
-            (
-                step,
-                carry_out(&step.action, machine).await,
-                begun.elapsed(),
-            )
-        }));
-        match running.next().await {
-            None => break,
-            Some((step, Ok(()), elapsed)) => {
-                done.insert(step.id);
-                report(step, Some(elapsed));
+        // What waits for a failure never runs, which others may only have to know.
+        for step in &waiting {
+            if step.after.iter().any(|id| failed.contains(id)) {
+                failed.insert(step.id);
             }
-            Some((_, Err(failure), _)) => failures.extend(failure.blockers),
         }
+        for step in ready {
+            (report.borrow_mut())(Event::Begun(step));
+            let report = &report;
+            let future: Running = Box::pin(async move {
+                let begun = Instant::now();
+                let result = carry_out(step, machine, report).await;
+                (step, result, begun.elapsed())
+            });
+            if matches!(step.action, Action::Await { .. } | Action::Pull { .. }) {
+                patient.push(future);
+            } else {
+                running.push(future);
+            }
+        }
+        if running.is_empty() && patient.is_empty() {
+            break;
+        }
+        let (step, result, elapsed) = tokio::select! {
+            Some(over) = running.next() => over,
+            Some(over) = patient.next() => over,
+            () = &mut interrupted, if !is_stopped => {
+                is_stopped = true;
+                patient.clear();
+                continue;
+            }
+        };
+        match result {
+            Ok(()) => {
+                done.insert(step.id);
+                (report.borrow_mut())(Event::Done(step, elapsed));
+            }
+            Err(failure) => {
+                failed.insert(step.id);
+                (report.borrow_mut())(Event::Failed(step));
+                failures.extend(failure.blockers);
+            }
+        }
+    }
+    let left = steps.len() - done.len();
+    if is_stopped && left > 0 {
+        failures.push(Blocker::new(
+            format!(
+                "interrupted: {left} of {} steps were not carried out",
+                steps.len()
+            ),
+            "run the command again; it goes on where it stopped",
+        ));
+        return Err(Failure {
+            status: INTERRUPTED,
+            blockers: failures,
+        });
     }
     if failures.is_empty() {
         return Ok(());
@@ -64,7 +136,11 @@ pub async fn apply(
     Err(failures.into())
 }
 
-async fn carry_out(action: &Action, machine: &Machine) -> Result<(), Failure> {
+async fn carry_out(
+    step: &Step,
+    machine: &Machine,
+    report: &RefCell<impl FnMut(Event)>,
+) -> Result<(), Failure> {
     let netlink = &machine.netlink;
     let engine = || {
         machine.engine.as_ref().ok_or_else(|| {
@@ -74,7 +150,7 @@ async fn carry_out(action: &Action, machine: &Machine) -> Result<(), Failure> {
             )
         })
     };
-    match action {
+    match &step.action {
         Action::AddLink { name, parent, mac } => netlink.add_macvlan(name, parent, mac).await,
         Action::DeleteLink { name } => netlink.delete_link(name).await,
         Action::SetAlias { name, alias } => netlink.set_alias(name, alias).await,
@@ -102,9 +178,34 @@ async fn carry_out(action: &Action, machine: &Machine) -> Result<(), Failure> {
         } => systemd::write_file(path, text),
         Action::CreateNetwork(network) => engine()?.create_network(network).await,
         Action::RemoveNetwork { name, id } => engine()?.remove_network(name, id).await,
-        Action::Pull { image } => engine()?.pull(image).await,
-        Action::CreateVolume { name, env } => engine()?.create_volume(name, env).await,
-        Action::CreateContainer(new) => engine()?.create_container(new).await,
+        Action::CreateExtraNetwork(network) => engine()?.create_extra_network(network).await,
+        Action::Pull { image, platform } => {
+            let tell = |progress| (report.borrow_mut())(Event::Pulling(step, progress));
+            engine()?.pull(image, platform.as_deref(), tell).await
+        }
+        Action::CreateVolume(volume) => engine()?.create_volume(volume).await,
+        Action::JoinNetwork {
+            name,
+            service,
+            attachment,
+        } => engine()?.join_network(name, service, attachment).await,
+        Action::PutFiles { name, files } => engine()?.put_files(name, files).await,
+        Action::ReplaceContainer { name, old } => engine()?.replace_container(name, old).await,
+        Action::RestartContainer { name } => engine()?.restart_container(name).await,
+        Action::Await {
+            name,
+            condition,
+            is_required,
+        } => match engine()?.until(name, *condition).await {
+            Err(_) if !is_required => Ok(()),
+            result => result,
+        },
+        Action::CreateContainer(new) => {
+            for warning in engine()?.create_container(new).await? {
+                (report.borrow_mut())(Event::Warned(step, &warning));
+            }
+            Ok(())
+        }
         Action::StartContainer { name } => engine()?.start_container(name).await,
         Action::StopContainer { name } => engine()?.stop_container(name).await,
         Action::RemoveContainer { name } => engine()?.remove_container(name).await,
@@ -124,6 +225,7 @@ mod tests {
             action,
             cause: String::new(),
             after: after.to_vec(),
+            after_end: Vec::new(),
         }
     }
 
@@ -157,6 +259,7 @@ mod tests {
                         6,
                         Action::Pull {
                             image: "x".to_owned(),
+                            platform: None,
                         },
                         &[],
                     ),
@@ -166,9 +269,11 @@ mod tests {
                     engine: None,
                 };
                 let (mut begun, mut done) = (Vec::new(), Vec::new());
-                let result = apply(&steps, &machine, |step, elapsed| match elapsed {
-                    None => begun.push(step.id),
-                    Some(_) => done.push(step.id),
+                let never = std::future::pending();
+                let result = apply(&steps, &machine, never, |event| match event {
+                    Event::Begun(step) => begun.push(step.id),
+                    Event::Done(step, _) => done.push(step.id),
+                    Event::Failed(_) | Event::Pulling(..) | Event::Warned(..) => {}
                 })
                 .await;
                 let failure = result.err().map(|failure| failure.to_string());

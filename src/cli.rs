@@ -1,5 +1,6 @@
 //! The command line. The doc comments are the help texts.
 
+use crate::plan::PullPolicy;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -19,7 +20,7 @@ pub struct Cli {
 }
 
 const EXIT_STATUS: &str = "Exit status: 0 done; 1 failed; 2 the command line or the file is wrong; \
-3 --dry-run, status or verify found a difference.\nPeople read standard error, programs read standard output.";
+3 --dry-run, status or verify found a difference; 130 interrupted.\nPeople read standard error, programs read standard output.";
 
 /// Options of every command.
 #[derive(Args, Debug)]
@@ -51,9 +52,15 @@ pub enum Command {
     /// Remove what network-up made; refuses while containers are attached
     NetworkDown(Change),
     /// Start the services of an environment
-    EnvUp(Environment),
+    EnvUp(Up),
     /// Stop and remove the services of an environment; volumes stay
     EnvDown(Environment),
+    /// List the containers of an environment
+    Ps(Listing),
+    /// Show what the containers of an environment wrote
+    Logs(Logs),
+    /// Print the services of an environment as they are when all files are merged; needs no root and no Docker
+    Config(Which),
     /// Show what there is beside what the plan says
     Status,
     /// Prove with packets who can reach whom, and compare it with the plan
@@ -108,6 +115,77 @@ pub struct Change {
     pub dry_run: bool,
 }
 
+/// Options of env-up.
+#[derive(Args, Debug)]
+pub struct Up {
+    /// What env-down takes too.
+    #[command(flatten)]
+    pub environment: Environment,
+    /// Make containers anew although nothing changed
+    #[arg(long)]
+    pub force_recreate: bool,
+    /// When to pull images [default: what each service says, else `missing`]
+    #[arg(long, value_name = "WHEN")]
+    pub pull: Option<PullPolicy>,
+    /// Start only the services that are named, not those that they depend on
+    #[arg(long)]
+    pub no_deps: bool,
+    /// Wait until all services run, and are healthy where they have a healthcheck
+    #[arg(long)]
+    pub wait: bool,
+    /// How long to wait at most, in seconds; implies --wait
+    #[arg(long, value_name = "SECONDS")]
+    pub wait_timeout: Option<u64>,
+}
+
+/// An environment.
+#[derive(Args, Debug)]
+pub struct Which {
+    /// The environment [default: `default_env` of the file]
+    #[arg(long, value_name = "ENV")]
+    pub env: Option<String>,
+}
+
+/// Options of ps.
+#[derive(Args, Debug)]
+pub struct Listing {
+    /// The environment.
+    #[command(flatten)]
+    pub which: Which,
+    /// Those that do not run too
+    #[arg(short, long)]
+    pub all: bool,
+    /// Services; all when none is named
+    #[arg(value_name = "SERVICE")]
+    pub services: Vec<String>,
+}
+
+/// Options of logs.
+#[derive(Args, Debug)]
+pub struct Logs {
+    /// The environment.
+    #[command(flatten)]
+    pub which: Which,
+    /// Go on with what comes, until interrupted
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only that many lines from the end of each log
+    #[arg(short = 'n', long, value_name = "LINES")]
+    pub tail: Option<u64>,
+    /// Only what is not older, like `10m`
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub since: Option<std::time::Duration>,
+    /// With the time of each line
+    #[arg(short, long)]
+    pub timestamps: bool,
+    /// Without the names of the services in front
+    #[arg(long)]
+    pub no_log_prefix: bool,
+    /// Services; all when none is named
+    #[arg(value_name = "SERVICE")]
+    pub services: Vec<String>,
+}
+
 /// Options of commands about an environment.
 #[derive(Args, Debug)]
 pub struct Environment {
@@ -123,4 +201,8 @@ pub struct Environment {
     /// Services; all of this host when none is named
     #[arg(value_name = "SERVICE")]
     pub services: Vec<String>,
+}
+
+fn duration(text: &str) -> Result<std::time::Duration, &'static str> {
+    humantime::parse_duration(text).map_err(|_| "write it like `10m` or `2h`")
 }

@@ -1,30 +1,39 @@
 //! One function for each command that looks at the machine: observe, diff, then print the steps or carry them out.
 
+mod containers;
 mod environment;
 mod looking;
 mod shim;
 
-use crate::apply;
+use crate::apply::{self, Event};
 use crate::cli::{Change, Global};
-use crate::diff::{self, Action, Diff, network};
-use crate::failure::{Blocker, DIFFERENT, DONE, Failure};
+use crate::compose::Project;
+use crate::diff::{self, Diff, network};
+use crate::failure::{Blocker, DIFFERENT, DONE, Failure, INTERRUPTED};
 use crate::file::File;
 use crate::observe::{self, Machine};
 use crate::plan::{Host, Plan};
-use crate::problem::suggestion;
-use crate::report::Report;
+use crate::problem::{Sources, suggestion};
+use crate::report::{Progress, Report};
 use crate::state::State;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// How often the network is made as planned before homelab gives up on it.
 const ROUNDS: usize = 3;
 
+/// Signals this close together are one: timeout(1) sends its own to the process and to its group.
+const ONE_SIGNAL: Duration = Duration::from_millis(500);
+
 /// What every command works with.
 pub struct Home<'a> {
-    /// The file, for messages about its places.
+    /// The file.
     pub file: &'a File,
-    /// What it says.
+    /// The texts of all files, for messages about their places.
+    pub sources: &'a Sources,
+    /// What they say.
     pub plan: &'a Plan,
+    /// The Compose files of each environment, in the order of the plan.
+    pub projects: &'a [Project],
     /// The options of every command.
     pub global: &'a Global,
     /// How to print.
@@ -134,19 +143,49 @@ impl Home<'_> {
     /// Carries the steps out; also returns the containers that were started.
     async fn apply(&self, diff: &Diff, machine: &Machine) -> (Result<(), Failure>, Vec<String>) {
         let mut started = Vec::new();
-        let result = apply::apply(&diff.steps, machine, |step, elapsed| {
-            let Some(elapsed) = elapsed else {
-                self.report.begun(step);
-                return;
-            };
-            self.report.done(step, elapsed);
-            if let Action::StartContainer { name } = &step.action {
-                started.push(name.clone());
+        let mut progress = Progress::new(self.report, diff.steps.len());
+        let result = apply::apply(&diff.steps, machine, interrupted(), |event| {
+            progress.tell(event);
+            if let Event::Done(step, _) = event
+                && let Some(name) = step.action.started()
+            {
+                started.push(name.to_owned());
             }
         })
         .await;
+        progress.end();
         (result, started)
     }
+}
+
+/// Over when somebody presses Ctrl-C or ends the process politely. Whoever does so again ends it at once: every command can
+/// be killed anywhere and run again.
+async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut interrupt), Ok(mut terminate)) = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+    ) else {
+        return std::future::pending().await;
+    };
+    let mut either = async move || {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    };
+    either().await;
+    tokio::spawn(async move {
+        let mut echoes = std::pin::pin!(tokio::time::sleep(ONE_SIGNAL));
+        loop {
+            tokio::select! {
+                () = &mut echoes => break,
+                () = either() => {}
+            }
+        }
+        either().await;
+        std::process::exit(i32::from(INTERRUPTED));
+    });
 }
 
 /// The host of that name.

@@ -5,8 +5,8 @@
 
 mod table;
 
+use crate::node::Map;
 use crate::problem::{Problem, Span};
-use std::collections::BTreeMap;
 use table::{Found, Table};
 use toml::Spanned;
 use toml::de::DeTable;
@@ -19,6 +19,8 @@ pub type Text = Spanned<String>;
 pub struct Config {
     /// The environment that env-up and env-down take without `--env`.
     pub default_env: Option<Text>,
+    /// Compose files of all environments, and what goes with them.
+    pub compose: Compose,
     /// `[network]`
     pub network: Network,
     /// `[shim]`
@@ -33,6 +35,17 @@ pub struct Config {
     pub services: Vec<Service>,
     /// The paths of keys that are there but misspelt or of a wrong type, which is reported already: they are not missing.
     pub unreadable: Vec<String>,
+}
+
+/// Where services come from beside `[services]`: keys that stand at the top of the file or in an environment.
+#[derive(Clone, Debug, Default)]
+pub struct Compose {
+    /// Compose files, later ones merged over earlier ones.
+    pub files: Option<OneOrMany>,
+    /// Files with the variables of the Compose files.
+    pub env_file: Option<OneOrMany>,
+    /// Profiles whose services start too.
+    pub profiles: Option<OneOrMany>,
 }
 
 /// `[network]`
@@ -87,6 +100,8 @@ pub struct Env {
     pub memory: Option<Text>,
     /// The processors that all its containers on a host may use together.
     pub cpus: Option<Text>,
+    /// Its own Compose files, in the place of those of all environments.
+    pub compose: Compose,
     /// `[env.NAME.services.SERVICE]`: keys that replace those of `[services.SERVICE]`.
     pub overrides: Vec<Service>,
 }
@@ -109,35 +124,19 @@ pub enum Address {
     PerEnv(Vec<(Text, Text)>),
 }
 
-/// `[services.NAME]` or `[env.ENV.services.NAME]`. Keys have the names and the meaning that they have in Compose.
+/// `[services.NAME]` or `[env.ENV.services.NAME]`.
 #[derive(Clone, Debug)]
 pub struct Service {
+    /// Its name.
     pub name: Text,
+    /// Its address on the home network.
     pub address: Option<Address>,
+    /// The host that it runs on.
     pub host: Option<Text>,
+    /// Whether the environment has it.
     pub enabled: Option<Spanned<bool>>,
-    pub image: Option<Text>,
-    pub command: Option<OneOrMany>,
-    pub entrypoint: Option<OneOrMany>,
-    pub environment: Vec<(Text, Option<Text>)>,
-    pub env_file: Option<OneOrMany>,
-    pub volumes: Option<Vec<Text>>,
-    pub restart: Option<Text>,
-    pub labels: Vec<(Text, Option<Text>)>,
-    pub hostname: Option<Text>,
-    pub user: Option<Text>,
-    pub working_dir: Option<Text>,
-    pub cap_add: Option<Vec<Text>>,
-    pub cap_drop: Option<Vec<Text>>,
-    pub devices: Option<Vec<Text>>,
-    pub privileged: Option<Spanned<bool>>,
-    pub init: Option<Spanned<bool>>,
-    pub read_only: Option<Spanned<bool>>,
-    pub tmpfs: Option<OneOrMany>,
-    pub shm_size: Option<Text>,
-    pub stop_signal: Option<Text>,
-    pub stop_grace_period: Option<Text>,
-    pub depends_on: Option<Vec<Text>>,
+    /// All other keys, which have the names and the meaning that they have in Compose.
+    pub keys: Map,
 }
 
 /// Reads a file. Everything that is readable is in the returned [`Config`], everything that is not is a problem beside it.
@@ -176,6 +175,7 @@ pub fn parse(source: &str) -> Result<(Config, Vec<Problem>), Vec<Problem>> {
 fn read_config(table: &mut Table) -> Config {
     let config = Config {
         default_env: table.string("default_env"),
+        compose: read_compose(table),
         network: table.table("network", |t| Network {
             span: t.span.clone(),
             subnet: t.string("subnet"),
@@ -201,6 +201,7 @@ fn read_config(table: &mut Table) -> Config {
             range: t.string("range"),
             memory: t.scalar("memory"),
             cpus: t.scalar("cpus"),
+            compose: read_compose(t),
             overrides: t.tables("services", |name, t| read_service(name, t, true)),
         }),
         services: table.tables("services", |name, t| read_service(name, t, false)),
@@ -210,106 +211,30 @@ fn read_config(table: &mut Table) -> Config {
     config
 }
 
+fn read_compose(t: &mut Table) -> Compose {
+    Compose {
+        files: t.one_or_many("compose"),
+        env_file: t.one_or_many("env_file"),
+        profiles: t.one_or_many("profiles"),
+    }
+}
+
 fn read_service(name: Text, t: &mut Table, is_override: bool) -> Service {
     Service {
         name,
         address: t.address(is_override),
         host: t.string("host"),
         enabled: t.boolean("enabled"),
-        image: t.string("image"),
-        command: t.one_or_many("command"),
-        entrypoint: t.one_or_many("entrypoint"),
-        environment: t.assignments("environment"),
-        env_file: t.one_or_many("env_file"),
-        volumes: t.list("volumes"),
-        restart: t.string("restart"),
-        labels: t.assignments("labels"),
-        hostname: t.string("hostname"),
-        user: t.scalar("user"),
-        working_dir: t.string("working_dir"),
-        cap_add: t.list("cap_add"),
-        cap_drop: t.list("cap_drop"),
-        devices: t.list("devices"),
-        privileged: t.boolean("privileged"),
-        init: t.boolean("init"),
-        read_only: t.boolean("read_only"),
-        tmpfs: t.one_or_many("tmpfs"),
-        shm_size: t.scalar("shm_size"),
-        stop_signal: t.scalar("stop_signal"),
-        stop_grace_period: t.string("stop_grace_period"),
-        depends_on: t.depends_on(),
+        keys: t.rest(),
     }
 }
 
-impl Service {
-    /// This service with the keys of `over` in place of its own; `environment` and `labels` are merged by name.
-    pub fn overridden_by(&self, over: &Self) -> Self {
-        let base = self.clone();
-        let Self {
-            name: _,
-            address,
-            host,
-            enabled,
-            image,
-            command,
-            entrypoint,
-            environment,
-            env_file,
-            volumes,
-            restart,
-            labels,
-            hostname,
-            user,
-            working_dir,
-            cap_add,
-            cap_drop,
-            devices,
-            privileged,
-            init,
-            read_only,
-            tmpfs,
-            shm_size,
-            stop_signal,
-            stop_grace_period,
-            depends_on,
-        } = over.clone();
-        Self {
-            name: base.name,
-            address: address.or(base.address),
-            host: host.or(base.host),
-            enabled: enabled.or(base.enabled),
-            image: image.or(base.image),
-            command: command.or(base.command),
-            entrypoint: entrypoint.or(base.entrypoint),
-            environment: merged(base.environment, environment),
-            env_file: env_file.or(base.env_file),
-            volumes: volumes.or(base.volumes),
-            restart: restart.or(base.restart),
-            labels: merged(base.labels, labels),
-            hostname: hostname.or(base.hostname),
-            user: user.or(base.user),
-            working_dir: working_dir.or(base.working_dir),
-            cap_add: cap_add.or(base.cap_add),
-            cap_drop: cap_drop.or(base.cap_drop),
-            devices: devices.or(base.devices),
-            privileged: privileged.or(base.privileged),
-            init: init.or(base.init),
-            read_only: read_only.or(base.read_only),
-            tmpfs: tmpfs.or(base.tmpfs),
-            shm_size: shm_size.or(base.shm_size),
-            stop_signal: stop_signal.or(base.stop_signal),
-            stop_grace_period: stop_grace_period.or(base.stop_grace_period),
-            depends_on: depends_on.or(base.depends_on),
+impl OneOrMany {
+    /// All of them.
+    pub fn texts(&self) -> &[Text] {
+        match self {
+            Self::One(text) => std::slice::from_ref(text),
+            Self::Many(texts) => texts,
         }
     }
-}
-
-type Assignment = (Text, Option<Text>);
-
-fn merged(base: Vec<Assignment>, over: Vec<Assignment>) -> Vec<Assignment> {
-    let mut all: BTreeMap<String, Assignment> = BTreeMap::new();
-    for (name, value) in base.into_iter().chain(over) {
-        all.insert(name.get_ref().clone(), (name, value));
-    }
-    all.into_values().collect()
 }

@@ -12,7 +12,9 @@ pub use links::shim_route;
 
 use crate::docker::{NewContainer, NewNetwork};
 use crate::failure::Blocker;
-use crate::plan::{Slice, mac_of, network_name};
+use crate::plan::{
+    Attachment, ExtraNetwork, ExtraVolume, GivenFile, Ready, Service, Slice, mac_of, network_name,
+};
 use crate::state::Route;
 use crate::units;
 use ipnet::Ipv4Net;
@@ -40,6 +42,8 @@ pub struct Step {
     pub cause: String,
     /// The steps that have to be done before it.
     pub after: Vec<StepId>,
+    /// The steps that have to be over before it, done or failed.
+    pub after_end: Vec<StepId>,
 }
 
 /// A call that changes something.
@@ -158,16 +162,53 @@ pub enum Action {
     Pull {
         /// Its name.
         image: String,
+        /// `OS[/ARCH[/VARIANT]]`, when the file names one.
+        platform: Option<String>,
     },
+    /// Make a Docker network beside the home network.
+    CreateExtraNetwork(Box<ExtraNetwork>),
     /// Make a named volume.
-    CreateVolume {
-        /// Its name.
-        name: String,
-        /// The environment that it belongs to.
-        env: String,
-    },
+    CreateVolume(Box<ExtraVolume>),
     /// Make a container.
     CreateContainer(Box<NewContainer>),
+    /// Put a container on a further network.
+    JoinNetwork {
+        /// The container.
+        name: String,
+        /// Its service.
+        service: Box<Service>,
+        /// Its place on the network.
+        attachment: Box<Attachment>,
+    },
+    /// Put configs and secrets into a container that does not run yet.
+    PutFiles {
+        /// The container.
+        name: String,
+        /// The files, their contents known.
+        files: Vec<GivenFile>,
+    },
+    /// Stop a container, start its successor, remove the old one and give its name to the new one. When the successor does
+    /// not start, start the old one again. One step, so that nothing comes between.
+    ReplaceContainer {
+        /// The name that it is to have.
+        name: String,
+        /// The name of the old one.
+        old: String,
+    },
+    /// Wait until a container is as others want it.
+    Await {
+        /// The container.
+        name: String,
+        /// What it is to be.
+        condition: Ready,
+        /// Whether it fails the run when it never is.
+        is_required: bool,
+    },
+    /// Stop a container and start it again.
+    RestartContainer {
+        /// Its name.
+        name: String,
+    },
     /// Start a container.
     StartContainer {
         /// Its name.
@@ -217,13 +258,24 @@ impl Action {
         }
     }
 
+    /// The container that it starts.
+    pub fn started(&self) -> Option<&str> {
+        match self {
+            Self::StartContainer { name }
+            | Self::RestartContainer { name }
+            | Self::ReplaceContainer { name, .. } => Some(name),
+            _ => None,
+        }
+    }
+
     fn verb(&self) -> (char, &'static str, &'static str) {
         match self {
             Self::AddLink { .. }
             | Self::WriteSlice { is_new: true, .. }
             | Self::WriteFile { is_new: true, .. }
             | Self::CreateNetwork(_)
-            | Self::CreateVolume { .. }
+            | Self::CreateExtraNetwork(_)
+            | Self::CreateVolume(_)
             | Self::CreateContainer(_) => ('+', "create", "created"),
             Self::AddAddress { .. } | Self::AddRoute(_) => ('+', "add", "added"),
             Self::Pull { .. } => ('+', "pull", "pulled"),
@@ -235,7 +287,17 @@ impl Action {
             }
             Self::EnableUnit { .. } => ('~', "enable", "enabled"),
             Self::DisableUnit { .. } => ('~', "disable", "disabled"),
-            Self::RestartUnit { .. } => ('~', "restart", "restarted"),
+            Self::RestartUnit { .. } | Self::RestartContainer { .. } => {
+                ('~', "restart", "restarted")
+            }
+            Self::ReplaceContainer { .. } => ('~', "replace", "replaced"),
+            Self::JoinNetwork { .. } => ('+', "attach", "attached"),
+            Self::PutFiles { .. } => ('+', "fill", "filled"),
+            Self::Await {
+                condition: Ready::Completed,
+                ..
+            } => ('~', "await", "completed"),
+            Self::Await { .. } => ('~', "await", "healthy"),
             Self::ApplySlice { .. } => ('~', "apply", "applied"),
             Self::ReloadSystemd | Self::ReloadManager { .. } => ('~', "reload", "reloaded"),
             Self::StartContainer { .. } | Self::StartUnit { .. } => ('~', "start", "started"),
@@ -294,23 +356,65 @@ impl Action {
                 ),
             ),
             Self::RemoveNetwork { name, .. } => ("network", name.clone(), String::new()),
-            Self::Pull { image } => ("image", image.clone(), String::new()),
-            Self::CreateVolume { name, .. } => ("volume", name.clone(), String::new()),
-            Self::CreateContainer(new) => (
-                "container",
-                new.service.container(),
-                format!(
-                    "{}, {}, image {}",
-                    new.address,
-                    mac_of(new.address),
-                    new.service.image
-                ),
-            ),
-            Self::StartContainer { name }
+            Self::CreateExtraNetwork(network) => {
+                let driver = network.driver.as_deref().unwrap_or("bridge");
+                ("network", network.name.clone(), driver.to_owned())
+            }
+            Self::Pull { image, .. } => ("image", image.clone(), String::new()),
+            Self::CreateVolume(volume) => ("volume", volume.name.clone(), String::new()),
+            Self::CreateContainer(new) => ("container", new.name.clone(), container_detail(new)),
+            Self::JoinNetwork {
+                name, attachment, ..
+            } => {
+                let detail = format!("network {}", attachment.network);
+                ("container", name.clone(), detail)
+            }
+            Self::PutFiles { name, files } => {
+                let targets: Vec<&str> = files.iter().map(|file| file.target.as_str()).collect();
+                ("container", name.clone(), targets.join(", "))
+            }
+            Self::Await {
+                name, condition, ..
+            } => {
+                let wanted = match condition {
+                    Ready::Started => "started",
+                    Ready::Healthy => "healthy",
+                    Ready::Completed => "completed",
+                };
+                ("container", name.clone(), wanted.to_owned())
+            }
+            Self::ReplaceContainer { name, .. }
+            | Self::RestartContainer { name }
+            | Self::StartContainer { name }
             | Self::StopContainer { name }
             | Self::RemoveContainer { name } => ("container", name.clone(), String::new()),
         }
     }
+}
+
+/// Its addresses, its networks beside the home network, and its image.
+fn container_detail(new: &NewContainer) -> String {
+    let mut parts = Vec::new();
+    if let Some(address) = new.address {
+        parts.push(address.to_string());
+        parts.push(
+            new.service
+                .home
+                .mac
+                .clone()
+                .unwrap_or_else(|| mac_of(address)),
+        );
+    }
+    let networks = new.service.networks.iter();
+    parts.extend(networks.map(|attachment| format!("network {}", attachment.network)));
+    parts.extend(
+        new.service
+            .network_mode
+            .iter()
+            .map(|mode| format!("network {mode}")),
+    );
+    parts.push(format!("image {}", new.service.image));
+    parts.join(", ")
 }
 
 fn slice_detail(slice: &Slice) -> String {
@@ -344,6 +448,7 @@ impl Diff {
             action,
             cause: cause.into(),
             after,
+            after_end: Vec::new(),
         });
         id
     }
@@ -354,8 +459,9 @@ impl Diff {
 }
 
 /// `a`, `b` and `c`, each in backticks.
-fn named<T: AsRef<str>>(names: &[T]) -> String {
-    let quoted: Vec<String> = names.iter().map(|n| format!("`{}`", n.as_ref())).collect();
+fn named<T: AsRef<str>>(names: impl IntoIterator<Item = T>) -> String {
+    let quoted = names.into_iter().map(|n| format!("`{}`", n.as_ref()));
+    let quoted: Vec<String> = quoted.collect();
     quoted.join(", ")
 }
 

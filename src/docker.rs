@@ -1,20 +1,25 @@
 //! The Docker Engine: the only user of bollard. Status codes and broken connections become our own sentences here.
 
+mod containers;
 mod convert;
+mod images;
+mod logs;
+mod ready;
+
+pub use images::Progress;
+pub use logs::{Line, Tail};
 
 use crate::failure::{Blocker, Failure};
-use crate::plan::{Service, network_name, split_tag};
-use crate::state::{self, Api, LABEL_ENVIRONMENT, LABEL_FINGERPRINT, Mount};
+use crate::plan::{ExtraNetwork, ExtraVolume, Service, network_name};
+use crate::state::{self, Api, LABEL_COMPOSE_PROJECT, LABEL_ENVIRONMENT, Mount};
 use crate::status::Condition;
 use bollard::Docker;
 use bollard::errors::Error;
 use bollard::models::{Ipam, IpamConfig, NetworkCreateRequest, VolumeCreateRequest};
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, CreateImageOptionsBuilder, ListContainersOptionsBuilder,
-    ListNetworksOptions, ListVolumesOptions, LogsOptionsBuilder, RemoveContainerOptions,
-    StartContainerOptions, StopContainerOptions, WaitContainerOptionsBuilder,
+    ListContainersOptionsBuilder, ListNetworksOptions, ListVolumesOptions, LogsOptionsBuilder,
 };
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::StreamExt;
 use ipnet::Ipv4Net;
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
@@ -25,6 +30,9 @@ const NEWEST: Api = Api(1, 51);
 
 /// Where the Engine listens when `DOCKER_HOST` says nothing.
 const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
+
+/// The header with the login for a registry.
+const REGISTRY_LOGIN: &str = "x-registry-auth";
 
 /// How long the Engine may take for a question. Acts may take as long as they take: a stop waits for its grace period.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -68,10 +76,12 @@ pub struct NewNetwork {
 /// A container to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewContainer {
-    /// What it runs, its environment complete.
+    /// Its name, until it takes the place of another one.
+    pub name: String,
+    /// What it runs, complete.
     pub service: Service,
-    /// Its address.
-    pub address: Ipv4Addr,
+    /// Its address on the home network.
+    pub address: Option<Ipv4Addr>,
     /// Anonymous volumes of the container that it replaces.
     pub carried: Vec<Mount>,
 }
@@ -87,6 +97,17 @@ pub struct Death {
     pub restarting: bool,
     /// Its last log lines.
     pub log: Vec<String>,
+}
+
+impl Death {
+    /// What stands behind the exit status in a sentence.
+    pub fn again(&self) -> &'static str {
+        if self.restarting {
+            ", and the Engine keeps starting it again"
+        } else {
+            ""
+        }
+    }
 }
 
 impl Engine {
@@ -106,7 +127,7 @@ impl Engine {
             .and_then(|text| Api::try_from(text).ok())
             .unwrap_or_default();
         Ok(Self {
-            client: with_version(client, api.min(NEWEST)),
+            client: corrected(client, api.min(NEWEST)),
             version: version.version.unwrap_or_default(),
             api,
         })
@@ -153,20 +174,6 @@ impl Engine {
         let list = list.map_err(|error| refused("list the volumes", &error))?;
         let volumes = list.volumes.unwrap_or_default();
         Ok(volumes.into_iter().map(|volume| volume.name).collect())
-    }
-
-    /// The id of an image that is there.
-    ///
-    /// # Errors
-    /// When the Engine fails; an image that is not there is no failure.
-    pub async fn image(&self, name: &str) -> Result<Option<String>, Failure> {
-        match patiently(self.client.inspect_image(name)).await {
-            Ok(image) => Ok(image.id),
-            Err(Error::DockerResponseServerError {
-                status_code: 404, ..
-            }) => Ok(None),
-            Err(error) => Err(refused(&format!("look up image `{name}`"), &error)),
-        }
     }
 
     /// Makes a macvlan network.
@@ -231,149 +238,46 @@ impl Engine {
         unless_gone(result, &format!("remove network `{name}`"))
     }
 
-    /// Pulls an image.
+    /// Makes a network beside the home network.
     ///
     /// # Errors
-    /// When no registry has it or can be reached.
-    pub async fn pull(&self, image: &str) -> Result<(), Failure> {
-        let (repository, tag) = split_tag(image);
-        // Without a tag the Engine pulls all of them.
-        let options = CreateImageOptionsBuilder::new()
-            .from_image(repository)
-            .tag(tag.unwrap_or("latest"))
-            .build();
-        let result = self
-            .client
-            .create_image(Some(options), None, None)
-            .try_for_each(|_| std::future::ready(Ok(())))
-            .await;
-        result.map_err(|error| match &error {
-            Error::DockerResponseServerError {
-                status_code: 404 | 403 | 401,
-                ..
-            } => Failure::new(
-                format!("image `{image}` does not exist, or its registry wants a login"),
-                format!("check the name; `docker pull {image}` shows what the registry says"),
-            ),
-            error => Failure::new(
-                format!("image `{image}` cannot be pulled: {}", said(error)),
-                format!("check the name and this machine's way to the registry; `docker pull {image}` tries again"),
-            ),
-        })
+    /// When its addresses overlap with others, or the Engine fails.
+    pub async fn create_extra_network(&self, network: &ExtraNetwork) -> Result<(), Failure> {
+        let request = convert::network_request(network);
+        let result = self.client.create_network(request).await;
+        let what = format!("make network `{}`", network.name);
+        match result {
+            // A run that was killed may just have made it; whether it is the same is looked at next time.
+            Err(Error::DockerResponseServerError {
+                status_code: 409, ..
+            }) => Ok(()),
+            result => result.map(|_| ()).map_err(|error| refused(&what, &error)),
+        }
     }
 
     /// Makes a named volume of an environment.
     ///
     /// # Errors
     /// When the Engine fails.
-    pub async fn create_volume(&self, name: &str, env: &str) -> Result<(), Failure> {
+    pub async fn create_volume(&self, volume: &ExtraVolume) -> Result<(), Failure> {
+        let name = &volume.name;
+        let own = [
+            (LABEL_ENVIRONMENT, volume.env.clone()),
+            (LABEL_COMPOSE_PROJECT, network_name(&volume.env)),
+            ("com.docker.compose.volume", volume.key.clone()),
+        ];
+        let own = own.map(|(name, value)| (name.to_owned(), value));
+        let options = volume.options.clone().into_iter().collect();
         let request = VolumeCreateRequest {
-            name: Some(name.to_owned()),
-            labels: Some(HashMap::from([(
-                LABEL_ENVIRONMENT.to_owned(),
-                env.to_owned(),
-            )])),
+            name: Some(name.clone()),
+            driver: volume.driver.clone(),
+            driver_opts: (!volume.options.is_empty()).then_some(options),
+            labels: Some(volume.labels.clone().into_iter().chain(own).collect()),
             ..VolumeCreateRequest::default()
         };
         let result = self.client.create_volume(request).await;
         let what = format!("make volume `{name}`");
         result.map(|_| ()).map_err(|error| refused(&what, &error))
-    }
-
-    /// Makes a container, which does not run yet.
-    ///
-    /// # Errors
-    /// When its name is taken meanwhile, or the Engine refuses a setting.
-    pub async fn create_container(&self, new: &NewContainer) -> Result<(), Failure> {
-        let name = new.service.container();
-        let options = CreateContainerOptionsBuilder::new().name(&name).build();
-        let body = convert::container_body(new, self.api);
-        let what = format!("make container `{name}`");
-        match self.client.create_container(Some(options), body).await {
-            Ok(_) => Ok(()),
-            Err(Error::DockerResponseServerError {
-                status_code: 409, ..
-            }) => {
-                // A run that was killed may just have made the same one.
-                let found = patiently(self.client.inspect_container(&name, None)).await;
-                let labels = found.ok().and_then(|found| found.config?.labels);
-                let made_from = labels.and_then(|mut labels| labels.remove(LABEL_FINGERPRINT));
-                if made_from == Some(new.service.fingerprint()) {
-                    return Ok(());
-                }
-                Err(Failure::new(
-                    format!("cannot {what}: another container of that name was made meanwhile"),
-                    "run the command again",
-                ))
-            }
-            Err(error) => Err(refused(&what, &error)),
-        }
-    }
-
-    /// Starts a container.
-    ///
-    /// # Errors
-    /// When its address is taken, its network is gone, or its command cannot be run.
-    pub async fn start_container(&self, name: &str) -> Result<(), Failure> {
-        let result = self
-            .client
-            .start_container(name, None::<StartContainerOptions>)
-            .await;
-        result.map_err(|error| {
-            let said = said(&error);
-            if said.contains("Address already in use") {
-                return Failure::new(
-                    format!(
-                        "container `{name}` cannot start: something on this machine has its address"
-                    ),
-                    "`docker network inspect` of its network shows which container has it",
-                );
-            }
-            if said.contains("network id") && said.contains("not found") {
-                return Failure::new(
-                    format!("container `{name}` cannot start: Docker lost its network, because the network's parent link was missing when Docker was started"),
-                    "restart Docker now that the link is there: `systemctl restart docker`",
-                );
-            }
-            refused(&format!("start container `{name}`"), &error)
-        })
-    }
-
-    /// Stops a container: its stop signal, its grace period, then `SIGKILL`.
-    ///
-    /// # Errors
-    /// When the Engine fails. A container that is gone or stopped already is no failure.
-    pub async fn stop_container(&self, name: &str) -> Result<(), Failure> {
-        let result = self
-            .client
-            .stop_container(name, None::<StopContainerOptions>)
-            .await;
-        unless_gone(result, &format!("stop container `{name}`"))
-    }
-
-    /// Removes a stopped container; its volumes stay.
-    ///
-    /// # Errors
-    /// When it runs, or the Engine fails. A container that is gone is no failure.
-    pub async fn remove_container(&self, name: &str) -> Result<(), Failure> {
-        let result = self
-            .client
-            .remove_container(name, None::<RemoveContainerOptions>)
-            .await;
-        match result {
-            // Somebody else is at it, such as a run that was killed: it is done when it is done.
-            Err(Error::DockerResponseServerError {
-                status_code: 409,
-                message,
-            }) if message.contains("already in progress") => {
-                let removed = WaitContainerOptionsBuilder::new()
-                    .condition("removed")
-                    .build();
-                let _ = self.client.wait_container(name, Some(removed)).next().await;
-                Ok(())
-            }
-            result => unless_gone(result, &format!("remove container `{name}`")),
-        }
     }
 
     /// The first process of a running container, in the PID namespace of this process.
@@ -502,8 +406,10 @@ fn another_machine(host: &str) -> Blocker {
     )
 }
 
-/// bollard 0.21.1 sends no version (issue 736), and an Engine takes a request without one for its newest dialect.
-fn with_version(client: Docker, Api(major, minor): Api) -> Docker {
+/// What bollard 0.21.1 sends otherwise than the Engine reads it. It sends no version (issue 736), and an Engine takes a
+/// request without one for its newest dialect; and it writes logins in the usual base64 alphabet, where the Engine expects
+/// that of URLs and takes what it cannot read for no login at all.
+fn corrected(client: Docker, Api(major, minor): Api) -> Docker {
     let prefix = format!("/v{major}.{minor}");
     client.with_request_modifier(move |mut request| {
         let mut parts = request.uri().clone().into_parts();
@@ -514,6 +420,12 @@ fn with_version(client: Docker, Api(major, minor): Api) -> Docker {
             if let Ok(uri) = http::Uri::from_parts(parts) {
                 *request.uri_mut() = uri;
             }
+        }
+        if let Some(login) = request.headers_mut().get_mut(REGISTRY_LOGIN)
+            && let Ok(text) = login.to_str()
+            && let Ok(corrected) = text.replace('+', "-").replace('/', "_").parse()
+        {
+            *login = corrected;
         }
         request
     })

@@ -8,6 +8,8 @@ pub const DONE: u8 = 0;
 pub const FAILED: u8 = 1;
 /// The command line or the file is wrong.
 pub const USAGE: u8 = 2;
+/// Somebody stopped it: 128 and the number of SIGINT, as shells have it.
+pub const INTERRUPTED: u8 = 130;
 /// `--dry-run`, `status` or `verify` found a difference.
 pub const DIFFERENT: u8 = 3;
 
@@ -18,6 +20,9 @@ pub struct Blocker {
     pub what: String,
     /// What to run or to change.
     pub hint: String,
+    /// What somebody else said about it, such as the last lines of a log.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lines: Vec<String>,
 }
 
 impl Blocker {
@@ -26,6 +31,7 @@ impl Blocker {
         Self {
             what: what.into(),
             hint: hint.into(),
+            lines: Vec::new(),
         }
     }
 }

@@ -1,18 +1,36 @@
-//! The file of the address plan: found, read and compiled.
+//! The files of the address plan: homelab.toml found and read, the Compose files that it names loaded, and all compiled.
 
 use crate::cli::Global;
-use crate::config;
+use crate::compose::{self, Project, Request, World};
+use crate::config::{self, Config, OneOrMany};
 use crate::failure::{Failure, why_unreadable};
-use crate::plan::{self, Plan};
-use crate::problem::Problem;
-use crate::report::Report;
+use crate::plan::{self, Given, Plan, network_name};
+use crate::problem::{Problem, Sources, Span};
 use std::path::{Path, PathBuf};
 
 /// homelab.toml.
 pub struct File {
     path: PathBuf,
-    /// Its content.
-    pub text: String,
+    text: String,
+}
+
+/// A compiled file.
+pub struct Compiled {
+    /// The plan.
+    pub plan: Plan,
+    /// What its owner should know.
+    pub warnings: Vec<Problem>,
+    /// The merged Compose files of each environment, in the order of the plan.
+    pub projects: Vec<Project>,
+}
+
+/// Whether the services of Compose files are needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Services {
+    /// All of them.
+    Loaded,
+    /// The shim is no business of theirs, and its service may not read their files.
+    LeftOut,
 }
 
 impl File {
@@ -42,9 +60,9 @@ impl File {
         }
     }
 
-    /// Its path, as it was given.
-    pub fn shown(&self) -> String {
-        self.path.display().to_string()
+    /// The texts of all files; only this one so far.
+    pub fn sources(&self) -> Sources {
+        Sources::new(self.path.display().to_string(), self.text.as_str())
     }
 
     /// Its absolute path.
@@ -52,18 +70,74 @@ impl File {
         std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone())
     }
 
-    /// Compiles it, and reports what is wrong.
-    pub fn compile(&self, report: Report) -> Option<(Plan, Vec<Problem>)> {
-        let folder = self.absolute();
-        let folder = folder.parent().unwrap_or(Path::new("/"));
-        let compiled = config::parse(&self.text)
-            .and_then(|(config, problems)| plan::compile(&config, folder, problems));
-        match compiled {
-            Ok(compiled) => Some(compiled),
-            Err(problems) => {
-                report.problems(&problems, &self.text, &self.shown());
-                None
-            }
-        }
+    /// Compiles it; the texts of further files go to `sources`.
+    ///
+    /// # Errors
+    /// All that is wrong.
+    pub fn compile(
+        &self,
+        services: Services,
+        sources: &mut Sources,
+    ) -> Result<Compiled, Vec<Problem>> {
+        let path = self.absolute();
+        let folder = path.parent().unwrap_or(Path::new("/"));
+        let (config, mut problems) = config::parse(&self.text)?;
+        let projects = match services {
+            Services::Loaded => load(&config, folder, sources, &mut problems),
+            Services::LeftOut => Vec::new(),
+        };
+        let given = Given {
+            folder,
+            projects: &projects,
+            native_end: self.text.len() + 1,
+            has_all_services: services == Services::Loaded,
+        };
+        let (plan, warnings) = plan::compile(&config, &given, problems)?;
+        Ok(Compiled {
+            plan,
+            warnings,
+            projects,
+        })
     }
+}
+
+/// Loads the Compose files of every environment.
+fn load(
+    config: &Config,
+    folder: &Path,
+    sources: &mut Sources,
+    problems: &mut Vec<Problem>,
+) -> Vec<Project> {
+    let world = World {
+        read: &|path| std::fs::read_to_string(path),
+        variable: &|name| std::env::var(name).ok(),
+    };
+    let mut projects = Vec::new();
+    for env in &config.envs {
+        let name = env.name.get_ref();
+        let own = |key: fn(&config::Compose) -> &Option<OneOrMany>| -> Vec<(String, Span)> {
+            let texts = key(&env.compose).as_ref().or(key(&config.compose).as_ref());
+            let texts = texts.map(OneOrMany::texts).unwrap_or_default();
+            let fill = |text: &config::Text| (text.get_ref().replace("{env}", name), text.span());
+            texts.iter().map(fill).collect()
+        };
+        let paths = |texts: Vec<(String, Span)>| {
+            let path = |(text, span)| (folder.join(text), span);
+            texts
+                .into_iter()
+                .map(path)
+                .collect::<Vec<(PathBuf, Span)>>()
+        };
+        let request = Request {
+            files: paths(own(|compose| &compose.files)),
+            env_files: paths(own(|compose| &compose.env_file)),
+            profiles: own(|compose| &compose.profiles)
+                .into_iter()
+                .map(|(profile, _)| profile)
+                .collect(),
+            project: network_name(name),
+        };
+        projects.push(compose::load(&request, &world, sources, problems));
+    }
+    projects
 }

@@ -1,6 +1,6 @@
 //! What the unit of the shim runs: makes the links, tells systemd so, listens to the kernel, and puts back what disappears.
 
-use crate::apply;
+use crate::apply::{self, Event};
 use crate::diff::{preflight, shim};
 use crate::failure::{Blocker, DONE, Failure};
 use crate::netlink::Netlink;
@@ -120,8 +120,8 @@ impl Keeper<'_> {
     }
 
     async fn apply(&self, diff: &crate::diff::Diff, machine: &Machine) -> Result<(), Failure> {
-        apply::apply(&diff.steps, machine, |step, elapsed| {
-            if let Some(elapsed) = elapsed {
+        apply::apply(&diff.steps, machine, std::future::pending(), |event| {
+            if let Event::Done(step, elapsed) = event {
                 self.report.done(step, elapsed);
             }
         })
@@ -171,7 +171,7 @@ impl<'a> Course<'a> {
     fn after(&mut self, look: Look) -> (bool, Duration) {
         match look {
             Look::AsPlanned(steps) => (false, self.as_planned(steps)),
-            Look::Waiting(Blocker { what, hint }) => {
+            Look::Waiting(Blocker { what, hint, .. }) => {
                 self.say(vec![Blocker::new(format!("waiting: {what}"), hint)]);
                 (false, Duration::ZERO)
             }

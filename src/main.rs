@@ -12,6 +12,7 @@
 mod apply;
 mod cli;
 mod commands;
+mod compose;
 mod config;
 mod diff;
 mod docker;
@@ -19,6 +20,7 @@ mod failure;
 mod file;
 mod keeper;
 mod netlink;
+mod node;
 mod observe;
 mod plan;
 mod probe;
@@ -29,13 +31,14 @@ mod status;
 mod systemd;
 mod units;
 mod verify;
+mod yaml;
 
 use anyhow::Context as _;
 use clap::Parser as _;
 use cli::{Cli, Command, Shim};
 use commands::Home;
 use failure::{DONE, FAILED, Failure, USAGE};
-use file::File;
+use file::{Compiled, File, Services};
 use report::Report;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -67,23 +70,42 @@ fn run(cli: &Cli, report: Report) -> anyhow::Result<u8> {
         return Ok(DONE);
     }
     let file = File::read(&cli.global)?;
-    let Some((plan, warnings)) = file.compile(report) else {
-        return Ok(USAGE);
+    let mut sources = file.sources();
+    let services = match &cli.command {
+        // The unit runs this without the right to read secrets.
+        Command::Shim(Shim::Run(_)) => Services::LeftOut,
+        _ => Services::Loaded,
     };
+    let compiled = match file.compile(services, &mut sources) {
+        Ok(compiled) => compiled,
+        Err(problems) => {
+            report.problems(&problems, &sources);
+            return Ok(USAGE);
+        }
+    };
+    let Compiled {
+        plan,
+        warnings,
+        projects,
+    } = compiled;
     if let Some(name) = &cli.global.host {
         commands::host_named(&plan, name)?;
     }
     if matches!(cli.command, Command::Check) {
         report::address_plan(report, &plan);
-        report.problems(&warnings, &file.text, &file.shown());
+        let notices = projects.iter().flat_map(|project| project.notices.clone());
+        let all = problem::in_order(warnings.into_iter().chain(notices).collect());
+        report.problems(&all, &sources);
         return Ok(DONE);
     }
     if report.verbose {
-        report.problems(&warnings, &file.text, &file.shown());
+        report.problems(&warnings, &sources);
     }
     let home = Home {
         file: &file,
+        sources: &sources,
         plan: &plan,
+        projects: &projects,
         global: &cli.global,
         report,
         begun: Instant::now(),
@@ -101,6 +123,9 @@ fn run(cli: &Cli, report: Report) -> anyhow::Result<u8> {
             Command::NetworkDown(change) => home.network_down(change).await,
             Command::EnvUp(environment) => home.env_up(environment).await,
             Command::EnvDown(environment) => home.env_down(environment).await,
+            Command::Ps(listing) => home.ps(listing).await,
+            Command::Logs(logs) => home.logs(logs).await,
+            Command::Config(which) => home.config(which),
             Command::Shim(Shim::Install(change)) => home.shim_install(change).await,
             Command::Shim(Shim::Uninstall(change)) => home.shim_uninstall(change).await,
             Command::Shim(Shim::Up(change)) => home.shim_up(change).await,

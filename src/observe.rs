@@ -1,18 +1,20 @@
 //! Asks the kernel, systemd and the Engine what there is. Reads only.
 
+mod contents;
+
+pub use contents::complete;
+
 use crate::diff::containers;
 use crate::docker::Engine;
-use crate::failure::{Blocker, Failure, why_unreadable};
+use crate::failure::{Blocker, Failure};
 use crate::netlink::Netlink;
 use crate::plan::{Env, Plan, Service, slice_name};
-use crate::problem::Problem;
 use crate::state::{Docker, State};
 use crate::status::Condition;
 use crate::systemd;
 use futures_util::future::try_join_all;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
-use std::path::Path;
 use std::time::SystemTime;
 
 /// The ways to the systems of this machine.
@@ -73,6 +75,34 @@ pub async fn machine(plan: &Plan) -> Result<(Machine, State), Failure> {
             Ok((machine, State { docker, ..state }))
         }
     }
+}
+
+/// The Engine alone, for those who only look at containers.
+///
+/// # Errors
+/// When a running Engine fails; one that cannot be reached is part of the state.
+pub async fn engine_alone() -> Result<(Option<Engine>, State), Failure> {
+    let engine = match Engine::connect(&[]).await {
+        Ok(engine) => engine,
+        Err(missing) => {
+            let state = State {
+                docker_missing: Some(missing),
+                ..State::default()
+            };
+            return Ok((None, state));
+        }
+    };
+    let docker = Docker {
+        version: engine.version.clone(),
+        api: engine.api,
+        containers: engine.containers().await?,
+        ..Docker::default()
+    };
+    let state = State {
+        docker,
+        ..State::default()
+    };
+    Ok((Some(engine), state))
 }
 
 /// The Engine and what it has, or why it cannot be used.
@@ -143,8 +173,13 @@ pub async fn services(
     let Some(engine) = &machine.engine else {
         return Ok(());
     };
-    let images: BTreeSet<&str> = services.iter().map(|s| s.image.as_str()).collect();
-    let lookups = images.iter().map(|image| engine.image(image));
+    let names: BTreeSet<&str> = services.iter().map(|s| s.image.as_str()).collect();
+    let images = async {
+        if names.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        engine.images(&names).await
+    };
     let needs_volumes = services.iter().any(|s| s.named_volumes().next().is_some());
     let volumes = async {
         if needs_volumes {
@@ -159,12 +194,8 @@ pub async fn services(
             Lan::LeftAlone => Ok(Vec::new()),
         }
     };
-    let (ids, volumes, answered) = tokio::try_join!(try_join_all(lookups), volumes, answered)?;
-    state.docker.images = images
-        .into_iter()
-        .zip(ids)
-        .filter_map(|(image, id)| Some((image.to_owned(), id?)))
-        .collect();
+    let (images, volumes, answered) = tokio::try_join!(images, volumes, answered)?;
+    state.docker.images = images;
     state.docker.volumes = volumes;
     state.answered = answered;
     Ok(())
@@ -182,7 +213,9 @@ async fn answering(
     let needed = services
         .iter()
         .filter(|service| {
-            service.address.is_none() && containers::kept(plan, env, service, state).is_none()
+            service.is_on_lan
+                && service.address.is_none()
+                && containers::kept(plan, env, service, state).is_none()
         })
         .count();
     let mut answered = Vec::new();
@@ -200,139 +233,4 @@ async fn answering(
         }
     }
     Ok(answered)
-}
-
-/// Completes the environments of services: the content of their `env_file`s, and variables that are taken from homelab's
-/// own environment.
-///
-/// # Errors
-/// Every file that cannot be read or understood, at its place in homelab.toml.
-pub fn environments(services: &mut [Service]) -> Result<(), Vec<Problem>> {
-    let mut problems = Vec::new();
-    for service in services {
-        for (path, span) in std::mem::take(&mut service.env_file).into_iter().rev() {
-            match env_file(&path) {
-                Ok(pairs) => {
-                    for (name, value) in pairs.into_iter().rev() {
-                        service.environment.entry(name).or_insert(value);
-                    }
-                }
-                Err((what, hint)) => problems.push(Problem::error(span, what).hint(hint)),
-            }
-        }
-        // As in Compose, a variable that is not set here is not set there.
-        service.environment.retain(|name, value| {
-            if value.is_none() {
-                *value = std::env::var(name).ok();
-            }
-            value.is_some()
-        });
-    }
-    if problems.is_empty() {
-        Ok(())
-    } else {
-        Err(problems)
-    }
-}
-
-type Pairs = Vec<(String, Option<String>)>;
-
-fn env_file(path: &Path) -> Result<Pairs, (String, String)> {
-    let shown = path.display();
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        (
-            format!("`{shown}` {}", why_unreadable(&error)),
-            "paths start from the folder of homelab.toml".to_owned(),
-        )
-    })?;
-    parse_env_file(&text).map_err(|line| {
-        (
-            format!("line {line} of `{shown}` is not a variable"),
-            "write `NAME=value` on a line of its own; `#` begins a comment".to_owned(),
-        )
-    })
-}
-
-/// Reads `NAME=value` lines; `NAME` alone stands for a variable of homelab's own environment. Values may be quoted;
-/// a `$` is nothing special. The error is the number of a wrong line, from 1.
-fn parse_env_file(text: &str) -> Result<Pairs, usize> {
-    let mut pairs = Vec::new();
-    for (index, line) in text.lines().enumerate() {
-        let line = line.trim();
-        let line = line.strip_prefix("export ").unwrap_or(line).trim_start();
-        if line.is_empty() || line.starts_with('#') {
-            continue;
-        }
-        let (name, value) = match line.split_once('=') {
-            Some((name, value)) => (name.trim_end(), Some(value)),
-            None => (line, None),
-        };
-        if name.is_empty() || name.contains(char::is_whitespace) {
-            return Err(index + 1);
-        }
-        let value = match value.map(unquoted) {
-            Some(None) => return Err(index + 1),
-            Some(Some(value)) => Some(value),
-            None => None,
-        };
-        pairs.push((name.to_owned(), value));
-    }
-    Ok(pairs)
-}
-
-/// `None` when a quote does not end.
-fn unquoted(value: &str) -> Option<String> {
-    let value = value.trim();
-    if let Some(rest) = value.strip_prefix('\'') {
-        return rest.split_once('\'').map(|(inner, _)| inner.to_owned());
-    }
-    let Some(rest) = value.strip_prefix('"') else {
-        // A comment behind a bare value has a space in front of it.
-        let end = value.find(" #").unwrap_or(value.len());
-        return Some(value.get(..end).unwrap_or(value).trim_end().to_owned());
-    };
-    let mut inner = String::new();
-    let mut characters = rest.chars();
-    loop {
-        match characters.next()? {
-            '"' => return Some(inner),
-            '\\' => inner.push(match characters.next()? {
-                'n' => '\n',
-                'r' => '\r',
-                't' => '\t',
-                other => other,
-            }),
-            other => inner.push(other),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn env_files_are_lines_of_names_and_values() {
-        let text =
-            "# who\nA=1\nexport B = two words # said\nC='a # b'\nD=\"x\\n\\\"y\\\" $Z\"\nE\nF=\n\n";
-        let value = |text: &str| Some(text.to_owned());
-        assert_eq!(
-            parse_env_file(text),
-            Ok(vec![
-                ("A".to_owned(), value("1")),
-                ("B".to_owned(), value("two words")),
-                ("C".to_owned(), value("a # b")),
-                ("D".to_owned(), value("x\n\"y\" $Z")),
-                ("E".to_owned(), None),
-                ("F".to_owned(), value("")),
-            ])
-        );
-    }
-
-    #[test]
-    fn a_wrong_line_is_counted_from_one() {
-        assert_eq!(parse_env_file("A=1\nnot a variable\n"), Err(2));
-        assert_eq!(parse_env_file("A=\"open\n"), Err(1));
-        assert_eq!(parse_env_file("=x\n"), Err(1));
-    }
 }

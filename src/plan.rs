@@ -8,9 +8,14 @@ mod service;
 
 pub use address::{Range, mac_of, pool};
 pub use isolation::{Isolation, Limits, PARENT_SLICE, SLICE_PREFIX, Slice, slice_name};
-pub use service::{Restart, Service, Volume, split_tag};
+pub use service::{
+    Attachment, EnvFile, ExtraNetwork, ExtraPool, ExtraVolume, FileSource, GivenFile,
+    INTERFACE_NAME, Part, PullPolicy, Ready, Restart, Service, Volume, is_dns_label, split_tag,
+};
 
+use crate::compose::Project;
 use crate::config::Config;
+use crate::node::{Map, Node};
 use crate::problem::{Problem, Severity, in_order};
 use draft::Draft;
 use ipnet::Ipv4Net;
@@ -79,8 +84,18 @@ pub struct Env {
     pub range: Range,
     /// What its containers on a host may use together.
     pub limits: Limits,
-    /// Its enabled services on all hosts, in the order of the file.
+    /// Its enabled services on all hosts, in the order of the files; once for each of its containers.
     pub services: Vec<Service>,
+    /// Networks of its services beside the home network.
+    pub networks: Vec<ExtraNetwork>,
+    /// Volumes that its Compose files declare.
+    pub volumes: Vec<ExtraVolume>,
+    /// The variables of its Compose files.
+    pub variables: BTreeMap<String, String>,
+    /// The keys of its services as they are when all files are merged.
+    pub merged: Vec<(String, Node)>,
+    /// The other sections of its Compose files.
+    pub sections: Vec<(&'static str, Map)>,
 }
 
 impl Env {
@@ -190,19 +205,31 @@ impl Plan {
     }
 }
 
-/// Compiles a file. `folder` is what relative paths in it start from.
+/// What a file is compiled with.
+pub struct Given<'a> {
+    /// What relative paths in homelab.toml start from.
+    pub folder: &'a Path,
+    /// The merged Compose files of each environment, in the order of the file.
+    pub projects: &'a [Project],
+    /// Where homelab.toml ends among all sources.
+    pub native_end: usize,
+    /// Whether the Compose files were loaded, so that their services can be overridden.
+    pub has_all_services: bool,
+}
+
+/// Compiles a file and the Compose files that it names.
 ///
 /// # Errors
-/// All problems of the file, in its order, when one of them is an error; else the plan and its warnings.
+/// All problems of the files, in their order, when one of them is an error; else the plan and its warnings.
 pub fn compile(
     config: &Config,
-    folder: &Path,
+    given: &Given,
     found: Problems,
 ) -> Result<(Plan, Problems), Problems> {
     let mut problems = found;
-    let draft = Draft::new(config, &mut problems);
+    let draft = Draft::new(config, given, &mut problems);
     rules::check(&draft, &mut problems);
-    let plan = draft.finish(folder, &mut problems);
+    let plan = draft.finish();
     let problems = in_order(problems);
     match plan {
         Some(plan) if problems.iter().all(|p| p.severity == Severity::Warning) => {

@@ -1,11 +1,95 @@
 //! What is wrong with a file, where, and what to do about it. Problems are collected while a file becomes a plan and are
 //! rendered all at once, in the order of the file.
 
-use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Renderer, Snippet};
 use std::ops::Range;
 
-/// Byte positions in the text of a file, end excluded.
+/// Byte positions in all [`Sources`], one behind the other, end excluded.
 pub type Span = Range<usize>;
+
+/// The texts that were read: homelab.toml first, then Compose files as they are named. A place in any of them is one number,
+/// so that whoever finds a problem need not know the file.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    files: Vec<Source>,
+}
+
+#[derive(Clone, Debug)]
+struct Source {
+    shown: String,
+    text: String,
+    base: usize,
+}
+
+impl Sources {
+    /// homelab.toml, or whatever is read first.
+    pub fn new(shown: impl Into<String>, text: impl Into<String>) -> Self {
+        let mut sources = Self::default();
+        sources.add(shown, text);
+        sources
+    }
+
+    /// Adds a text, once for each path; returns the position of its first byte.
+    pub fn add(&mut self, shown: impl Into<String>, text: impl Into<String>) -> usize {
+        let (shown, text) = (shown.into(), text.into());
+        if let Some(known) = self.files.iter().find(|file| file.shown == shown) {
+            return known.base;
+        }
+        // One byte between two files, so that the end of one is not the start of the next.
+        let base = self.files.last().map_or(0, |file| file.end() + 1);
+        self.files.push(Source { shown, text, base });
+        base
+    }
+
+    /// Line and column, both from 1; columns count characters.
+    pub fn position(&self, span: &Span) -> (usize, usize) {
+        self.at(span).map_or((1, 1), |file| file.position(span))
+    }
+
+    /// The path of the file that a place is in, as it was given.
+    pub fn path(&self, span: &Span) -> &str {
+        self.at(span).map_or("", |file| file.shown.as_str())
+    }
+
+    fn at(&self, span: &Span) -> Option<&Source> {
+        let at = self.files.iter().rev().find(|file| file.base <= span.start);
+        at.or(self.files.first())
+    }
+}
+
+impl Source {
+    fn end(&self) -> usize {
+        self.base + self.text.len()
+    }
+
+    /// A place within this file's own text.
+    fn local(&self, span: &Span) -> Span {
+        let inside = |at: usize| {
+            let mut at = at.saturating_sub(self.base).min(self.text.len());
+            while !self.text.is_char_boundary(at) {
+                at -= 1;
+            }
+            at
+        };
+        let start = inside(span.start);
+        start..inside(span.end).max(start)
+    }
+
+    fn position(&self, span: &Span) -> (usize, usize) {
+        let before = self.text.get(..self.local(span).start).unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
+        (line, column)
+    }
+
+    /// The part of a place that lies on its first line: a whole table would bury the message.
+    fn visible(&self, span: &Span) -> Span {
+        let span = self.local(span);
+        let text = self.text.get(span.clone()).unwrap_or("");
+        let first = text.split('\n').next().unwrap_or("").trim_end().len();
+        span.start..span.start + first
+    }
+}
 
 /// Whether a [`Problem`] makes the file unusable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,29 +156,39 @@ impl Problem {
         self
     }
 
-    /// Line and column, both from 1, of the problem in `source`; columns count characters.
-    pub fn position(&self, source: &str) -> (usize, usize) {
-        let before = source.get(..self.span.start).unwrap_or(source);
-        let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
-        (line, column)
-    }
-
     /// The problem as a person reads it: title, `file:line:column`, excerpt, hint.
-    pub fn render(&self, source: &str, path: &str, colour: bool) -> String {
-        let mut snippet = Snippet::source(source).path(path).annotation(
-            AnnotationKind::Primary
-                .span(self.visible(source))
-                .label(self.label.as_str()),
-        );
-        if let Some((span, label)) = &self.context {
-            snippet = snippet.annotation(AnnotationKind::Context.span(span.clone()).label(label));
-        }
+    pub fn render(&self, sources: &Sources, colour: bool) -> String {
         let level = match self.severity {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
         };
-        let mut report: Group = level.primary_title(self.what.as_str()).element(snippet);
+        let title = level.primary_title(self.what.as_str());
+        let mut report: Group = title.elements(Vec::<Snippet<'_, Annotation<'_>>>::new());
+        if let Some(file) = sources.at(&self.span) {
+            let mut snippet = Snippet::source(file.text.as_str())
+                .path(file.shown.as_str())
+                .annotation(
+                    AnnotationKind::Primary
+                        .span(file.visible(&self.span))
+                        .label(self.label.as_str()),
+                );
+            let context = self.context.as_ref();
+            let context = context.and_then(|(span, label)| Some((sources.at(span)?, span, label)));
+            match context {
+                Some((other, span, label)) if other.base == file.base => {
+                    let context = AnnotationKind::Context.span(file.local(span));
+                    snippet = snippet.annotation(context.label(label));
+                    report = report.element(snippet);
+                }
+                Some((other, span, label)) => {
+                    let context = AnnotationKind::Context.span(other.visible(span));
+                    let other = Snippet::source(other.text.as_str()).path(other.shown.as_str());
+                    report = report.element(snippet);
+                    report = report.element(other.annotation(context.label(label)));
+                }
+                None => report = report.element(snippet),
+            }
+        }
         if let Some(hint) = &self.hint {
             report = report.element(Level::HELP.with_name("hint").message(hint.as_str()));
         }
@@ -104,13 +198,6 @@ impl Problem {
             Renderer::plain()
         };
         renderer.render(&[report])
-    }
-
-    /// The part of the span that lies on its first line: a whole table would bury the message.
-    fn visible(&self, source: &str) -> Span {
-        let text = source.get(self.span.clone()).unwrap_or("");
-        let first = text.split('\n').next().unwrap_or("").trim_end().len();
-        self.span.start..self.span.start + first
     }
 }
 
@@ -164,8 +251,14 @@ mod tests {
 
     #[test]
     fn positions_count_lines_and_characters_from_one() {
-        let source = "a = 1\nü = \"x\"\n";
-        let at = source.find("\"x\"").unwrap_or_default();
-        assert_eq!(Problem::error(at..at + 3, "x").position(source), (2, 5));
+        let (first, second) = ("a = 1\nü = \"x\"\n", "b: 2\nc: 3\n");
+        let mut sources = Sources::new("one", first);
+        let base = sources.add("two", second);
+        let at = first.find("\"x\"").unwrap_or_default();
+        assert_eq!(sources.position(&(at..at + 3)), (2, 5));
+        assert_eq!(sources.path(&(at..at + 3)), "one");
+        assert_eq!(sources.position(&(base + 5..base + 6)), (2, 1));
+        assert_eq!(sources.path(&(base + 5..base + 6)), "two");
+        assert_eq!(sources.add("two", second), base);
     }
 }

@@ -1,20 +1,27 @@
 //! The only code that prints: steps, progress, problems and the address plan, for people or as JSON.
 
 mod address_plan;
+mod containers;
 mod matrix;
+mod progress;
+mod services;
 mod status;
 
-use crate::diff::{Action, Diff, Step};
-use crate::docker::Death;
+use crate::diff::{Action, Diff, Step, StepId};
+use crate::docker::{self, Death};
 use crate::failure::{Blocker, Failure};
-use crate::problem::{Problem, Severity};
+use crate::problem::{Problem, Severity, Sources};
+use crate::state::SUCCESSOR;
 use anstyle::{AnsiColor, Style};
 use serde_json::{Value, json};
 use std::io::Write as _;
 use std::time::Duration;
 
 pub use address_plan::print as address_plan;
+pub use containers::{LogLines, print as containers};
 pub use matrix::print as matrix;
+pub use progress::Progress;
+pub use services::print as services;
 pub use status::print as status;
 
 const ERROR: Style = AnsiColor::Red.on_default().bold();
@@ -49,20 +56,20 @@ pub fn line(text: &str) {
 
 impl Report {
     /// What is wrong with a file, each problem with its place and an excerpt.
-    pub fn problems(self, problems: &[Problem], source: &str, path: &str) {
+    pub fn problems(self, problems: &[Problem], sources: &Sources) {
         for problem in problems {
             let is_error = problem.severity == Severity::Error;
             if self.json {
-                let (line, column) = problem.position(source);
+                let (line, column) = sources.position(&problem.span);
                 let event = if is_error { "error" } else { "warning" };
                 out(&json!({
-                    "event": event, "file": path, "line": line, "column": column,
+                    "event": event, "file": sources.path(&problem.span), "line": line, "column": column,
                     "what": problem.what, "hint": problem.hint,
                 })
                 .to_string());
             }
             if is_error || !self.quiet {
-                err(&problem.render(source, path, true));
+                err(&problem.render(sources, true));
                 err("");
             }
         }
@@ -71,17 +78,29 @@ impl Report {
             .filter(|problem| problem.severity == Severity::Error)
             .count();
         if errors > 1 {
-            err(&format!("{errors} errors in {path}"));
+            let all = problems
+                .iter()
+                .filter(|problem| problem.severity == Severity::Error);
+            let mut files: Vec<&str> = all.map(|problem| sources.path(&problem.span)).collect();
+            files.dedup();
+            err(&format!("{errors} errors in {}", files.join(", ")));
         }
     }
 
     /// Why the command did not do what it was asked for.
     pub fn failure(self, failure: &Failure) {
-        for Blocker { what, hint } in &failure.blockers {
+        for Blocker { what, hint, lines } in &failure.blockers {
             if self.json {
-                out(&json!({ "event": "error", "what": what, "hint": hint }).to_string());
+                let mut object = json!({ "event": "error", "what": what, "hint": hint });
+                if let Some(object) = object.as_object_mut().filter(|_| !lines.is_empty()) {
+                    object.insert("log".to_owned(), json!(lines));
+                }
+                out(&object.to_string());
             }
             err(&format!("{ERROR}error:{ERROR:#} {what}"));
+            for line in lines {
+                err(&format!("  {FAINT}|{FAINT:#} {line}"));
+            }
             err(&format!("{HINT}hint:{HINT:#} {hint}"));
         }
     }
@@ -97,7 +116,7 @@ impl Report {
 
     /// What a person should know although it stops nothing.
     pub fn warnings(self, warnings: &[Blocker]) {
-        for Blocker { what, hint } in warnings {
+        for Blocker { what, hint, .. } in warnings {
             if self.json {
                 out(&json!({ "event": "warning", "what": what, "hint": hint }).to_string());
             }
@@ -133,11 +152,36 @@ impl Report {
         }
     }
 
-    /// A step that may take long begins: a pull, or a stop with its grace period.
+    /// What the Engine did otherwise than it was told.
+    fn warned(self, step: &Step, said: &str) {
+        let name = step.action.words().name;
+        let name = name.trim_end_matches(SUCCESSOR);
+        self.warnings(&[Blocker::new(
+            format!("the Engine says of container `{name}`: {}", said.trim_end_matches('.')),
+            "this machine's kernel does not have what the setting needs; `docker info` shows what is missing",
+        )]);
+    }
+
+    /// How far a pull is; people without a terminal hear only its begin and its end.
+    fn pulling(self, step: &Step, progress: docker::Progress) {
+        if self.json {
+            let name = step.action.words().name;
+            out(&json!({
+                "event": "pulling", "id": step.id, "name": name,
+                "bytes": progress.done, "total": progress.total,
+            })
+            .to_string());
+        }
+    }
+
+    /// A step that may take long begins: a pull, a wait, or what begins with a stop and its grace period.
     pub fn begun(self, step: &Step) {
         let doing = match &step.action {
             Action::Pull { .. } => "pulling",
             Action::StopContainer { .. } => "stopping",
+            Action::ReplaceContainer { .. } => "replacing",
+            Action::RestartContainer { .. } => "restarting",
+            Action::Await { .. } => "waiting for",
             _ => return,
         };
         if self.json {
@@ -164,7 +208,13 @@ impl Report {
             return;
         }
         let words = step.action.words();
-        let mut line = format!("{} {} {}", words.done, words.kind, words.name);
+        let mut line = match &step.action {
+            Action::Await { .. } if words.detail == "completed" => {
+                format!("{} {} has done its work", words.kind, words.name)
+            }
+            Action::Await { .. } => format!("{} {} is {}", words.kind, words.name, words.done),
+            _ => format!("{} {} {}", words.done, words.kind, words.name),
+        };
         if !words.detail.is_empty() && (self.verbose || words.done == "set") {
             line = format!("{line}: {}", words.detail);
         }
@@ -209,11 +259,7 @@ impl Report {
                 })
                 .to_string());
             }
-            let again = if *restarting {
-                ", and the Engine keeps starting it again"
-            } else {
-                ""
-            };
+            let again = death.again();
             err(&format!(
                 "{ERROR}error:{ERROR:#} container `{container}` ended at once with status {exit_code}{again}"
             ));
@@ -249,8 +295,10 @@ fn step_line(step: &Step, width: usize) -> String {
         line = format!("{line}: {}", words.detail);
     }
     let mut why = step.cause.clone();
-    if !step.after.is_empty() {
-        let after: Vec<String> = step.after.iter().map(ToString::to_string).collect();
+    let mut after: Vec<StepId> = step.after.iter().chain(&step.after_end).copied().collect();
+    after.sort_unstable();
+    if !after.is_empty() {
+        let after: Vec<String> = after.iter().map(ToString::to_string).collect();
         why = format!("{why}; after {}", after.join(", "));
     }
     format!("{line} {FAINT}({why}){FAINT:#}")
@@ -272,7 +320,7 @@ pub fn plain_steps(diff: &Diff) -> String {
     let warnings = diff
         .warnings
         .iter()
-        .map(|Blocker { what, hint }| format!("warning: {what}\nhint: {hint}"));
+        .map(|Blocker { what, hint, .. }| format!("warning: {what}\nhint: {hint}"));
     let text: Vec<String> = lines.chain(warnings).collect();
     anstream::adapter::strip_str(&text.join("\n")).to_string()
 }

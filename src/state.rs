@@ -21,6 +21,16 @@ pub const LABEL_SERVICE: &str = "homelab.service";
 /// The label of containers of ours that tells what they were made from.
 pub const LABEL_FINGERPRINT: &str = "homelab.fingerprint";
 
+/// The label of networks that Compose files ask for, beside the home network; its value is the environment.
+pub const LABEL_EXTRA_NETWORK: &str = "homelab.extra-network";
+/// Compose's own labels, by which `docker compose ps` and others find what belongs together.
+pub const LABEL_COMPOSE_PROJECT: &str = "com.docker.compose.project";
+/// Which of a service's containers it is, from 1.
+pub const LABEL_COMPOSE_NUMBER: &str = "com.docker.compose.container-number";
+
+/// What the name of a container ends with that waits to take another one's place.
+pub const SUCCESSOR: &str = ".new";
+
 /// Everything that was observed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -184,6 +194,12 @@ impl Api {
     pub const OLDEST: Self = Self(1, 41);
     /// Engine 25: a hardware address belongs to an endpoint.
     pub const ENDPOINT_MAC: Self = Self(1, 44);
+    /// Engine 25: a container can be made on several networks at once.
+    pub const SEVERAL_NETWORKS: Self = Self(1, 44);
+    /// Engine 28: which network has the default route can be said (docker/cli pull request 5664).
+    pub const GATEWAY_PRIORITY: Self = Self(1, 48);
+    /// Engine 28: what an interface is called in its container can be said (moby pull request 49155).
+    pub const INTERFACE_NAME: Self = Self(1, 48);
     /// Engine 27: several macvlan networks may have one parent (moby pull request 47318).
     pub const SHARED_PARENT: Self = Self(1, 46);
 }
@@ -249,8 +265,20 @@ pub struct Container {
     pub id: String,
     /// The id of its image.
     pub image: String,
+    /// What it was made from.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub image_name: String,
     /// `created`, `running`, `paused`, `restarting`, `removing`, `exited` or `dead`.
     pub state: String,
+    /// The same as the Engine tells it to people, with the time, the exit status and the health.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub status: String,
+    /// Its command, as the Engine shortens it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub command: String,
+    /// When it was made, in seconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created: Option<i64>,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// Its networks by name.
@@ -368,6 +396,26 @@ impl Docker {
             .find(|container| container.name == name)
     }
 
+    /// The container that is one of a service's, whatever its name.
+    pub fn instance(&self, env: &str, service: &str, number: u32) -> Option<&Container> {
+        self.containers.iter().find(|container| {
+            container.service() == Some((env, service))
+                && container.number() == number
+                && !container.is_successor()
+        })
+    }
+
+    /// The containers of a service, successors too.
+    pub fn instances<'a>(
+        &'a self,
+        env: &'a str,
+        service: &'a str,
+    ) -> impl Iterator<Item = &'a Container> {
+        let all = self.of_environment(env);
+        all.filter(move |(name, _)| *name == service)
+            .map(|(_, container)| container)
+    }
+
     /// The containers that homelab made for an environment, with their services.
     pub fn of_environment<'a>(
         &'a self,
@@ -399,9 +447,21 @@ impl Docker {
 }
 
 impl Network {
-    /// The environment that it was made for, when homelab made it.
+    /// The environment whose part of the home network it is, when homelab made it.
     pub fn environment(&self) -> Option<&str> {
         self.labels.get(LABEL_ENVIRONMENT).map(String::as_str)
+    }
+
+    /// Whether it was made from what has this fingerprint.
+    pub fn is_made_from(&self, fingerprint: &str) -> bool {
+        self.labels
+            .get(LABEL_FINGERPRINT)
+            .is_some_and(|own| own == fingerprint)
+    }
+
+    /// The environment that has it beside the home network, when homelab made it.
+    pub fn extra_of(&self) -> Option<&str> {
+        self.labels.get(LABEL_EXTRA_NETWORK).map(String::as_str)
     }
 }
 
@@ -412,6 +472,35 @@ impl Container {
             self.labels.get(LABEL_ENVIRONMENT)?,
             self.labels.get(LABEL_SERVICE)?,
         ))
+    }
+
+    /// Which of its service's containers it is, from 1.
+    pub fn number(&self) -> u32 {
+        let number = self.labels.get(LABEL_COMPOSE_NUMBER);
+        number.and_then(|number| number.parse().ok()).unwrap_or(1)
+    }
+
+    /// Whether it waits to take another one's place, or did so when homelab was killed.
+    pub fn is_successor(&self) -> bool {
+        self.name.ends_with(SUCCESSOR)
+    }
+
+    /// The exit status of what has ended, which the Engine's list has in its words alone: `Exited (3) 2 minutes ago`.
+    pub fn exit_code(&self) -> Option<i64> {
+        let rest = self.status.strip_prefix("Exited (")?;
+        rest.split(')').next()?.parse().ok()
+    }
+
+    /// The result of its healthcheck, when it has one: `Up 2 minutes (healthy)`.
+    pub fn health(&self) -> Option<&'static str> {
+        [
+            ("(healthy)", "healthy"),
+            ("(unhealthy)", "unhealthy"),
+            ("(health: starting)", "starting"),
+        ]
+        .into_iter()
+        .find(|(words, _)| self.status.ends_with(words))
+        .map(|(_, health)| health)
     }
 
     /// Whether its processes run, or will in a moment.

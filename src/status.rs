@@ -3,7 +3,7 @@
 use crate::diff::{Action, Diff, Step, shim_route};
 use crate::failure::Blocker;
 use crate::plan::{Env, Host, Isolation, Plan, Service};
-use crate::state::{Container, State};
+use crate::state::{Container, SUCCESSOR, State};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -108,7 +108,7 @@ impl Differences {
     }
 
     /// Adds what stands in the way of the plan.
-    pub fn blocked(&mut self, Blocker { what, hint }: Blocker) {
+    pub fn blocked(&mut self, Blocker { what, hint, .. }: Blocker) {
         self.differ("", what, hint);
     }
 
@@ -125,6 +125,11 @@ impl Differences {
 
 /// Whether a step is there because of another one only.
 fn follows(step: &Step) -> bool {
+    if let Action::CreateContainer(new) = &step.action
+        && new.name.ends_with(SUCCESSOR)
+    {
+        return true;
+    }
     let is_reload = matches!(
         step.action,
         Action::ReloadSystemd | Action::ReloadManager { .. }

@@ -67,6 +67,8 @@ fn each_system_has_one_file_that_talks_to_it() {
     only_in("/sys/", &["netlink", "systemd"]);
     only_in("setns", &["probe"]);
     only_in("socket2", &["probe"]);
+    only_in("saphyr_parser", &["yaml"]);
+    only_in("indicatif", &["report"]);
     only_in("sd_notify", &["systemd"]);
     only_in("systemctl(", &["systemd"]);
     only_in("systemd-run\"", &["systemd"]);
@@ -88,6 +90,9 @@ fn what_is_pure_asks_nobody() {
     for (name, code) in sources() {
         if [
             "config",
+            "node",
+            "yaml",
+            "compose",
             "plan",
             "problem",
             "state",

@@ -54,16 +54,10 @@ impl Home<'_> {
         differences: &mut Differences,
     ) -> Result<(), Failure> {
         let command = format!("homelab env-up --env {}", env.name);
-        let selection = Selection {
-            plan: self.plan,
-            env,
-            host: &host.name,
-            named: &[],
-            remove_orphans: false,
-        };
+        let selection = Selection::whole(self.plan, env, &host.name);
         let planned = selection.with_dependencies();
         let mut services: Vec<Service> = planned.into_iter().cloned().collect();
-        if let Err(problems) = observe::environments(&mut services) {
+        if let Err(problems) = observe::complete(env, &mut services) {
             for problem in problems {
                 let hint = problem.hint.unwrap_or_default();
                 differences.differ("", problem.what, hint);

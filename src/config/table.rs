@@ -1,6 +1,7 @@
 //! Reads a table of the parser's tree key by key, and collects all that is wrong with it.
 
 use super::{Address, OneOrMany, Text};
+use crate::node::{Entry, Map, Node, Value};
 use crate::problem::{Problem, Span, nearest};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -12,10 +13,10 @@ pub(super) struct Found {
     pub unreadable: Vec<String>,
 }
 
-type Entry<'a> = (Text, &'a Spanned<DeValue<'a>>);
+type Pair<'a> = (Text, &'a Spanned<DeValue<'a>>);
 
 /// Keys and values in the order of the file: the first environment keeps the exact subnet as its pool.
-fn entries_of<'a>(table: &'a DeTable<'a>) -> Vec<Entry<'a>> {
+fn entries_of<'a>(table: &'a DeTable<'a>) -> Vec<Pair<'a>> {
     let mut entries: Vec<_> = table
         .iter()
         .map(|(key, value)| (Spanned::new(key.span(), key.get_ref().to_string()), value))
@@ -29,7 +30,7 @@ pub(super) struct Table<'a> {
     path: String,
     /// The place of the table.
     pub span: Span,
-    entries: Vec<Entry<'a>>,
+    entries: Vec<Pair<'a>>,
     known: Vec<&'static str>,
     found: &'a mut Found,
 }
@@ -147,41 +148,6 @@ impl<'a> Table<'a> {
         None
     }
 
-    /// `{ NAME = "value" }` or `["NAME=value"]`; a list's item without `=` has no value.
-    pub(super) fn assignments(&mut self, key: &'static str) -> Vec<(Text, Option<Text>)> {
-        let Some(value) = self.take(key) else {
-            return Vec::new();
-        };
-        match value.get_ref() {
-            DeValue::Table(table) => {
-                let path = self.join(key);
-                let mut inner = Table::new(&path, value.span(), table, self.found);
-                entries_of(table)
-                    .into_iter()
-                    .filter_map(|(name, value)| {
-                        let text = inner.plain(name.get_ref(), value)?;
-                        Some((name, Some(text)))
-                    })
-                    .collect()
-            }
-            DeValue::Array(items) => items
-                .iter()
-                .filter_map(|item| self.text(key, item, "a list of `NAME=value`"))
-                .map(|item| match item.get_ref().split_once('=') {
-                    Some((name, text)) => (
-                        Spanned::new(item.span(), name.to_owned()),
-                        Some(Spanned::new(item.span(), text.to_owned())),
-                    ),
-                    None => (item, None),
-                })
-                .collect(),
-            _ => {
-                self.wrong_type(key, value, "a table, or a list of `NAME=value`");
-                Vec::new()
-            }
-        }
-    }
-
     pub(super) fn address(&mut self, is_override: bool) -> Option<Address> {
         let value = self.take("address")?;
         match value.get_ref() {
@@ -207,27 +173,18 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// A list of services, or a table of them whose only condition is `service_started`.
-    pub(super) fn depends_on(&mut self) -> Option<Vec<Text>> {
-        let value = self.take("depends_on")?;
-        if !value.get_ref().is_table() {
-            return self.list("depends_on");
-        }
-        let services = self.tables("depends_on", |name, t| (name, t.string("condition")));
-        for (name, condition) in &services {
-            let name = name.get_ref();
-            if let Some(condition) = condition
-                && condition.get_ref() != "service_started"
-            {
-                let what = format!("`{}` cannot be waited for", condition.get_ref());
-                self.found
-                    .problems
-                    .push(Problem::error(condition.span(), what).hint(format!(
-                        "homelab waits for the start of `{name}` only: write `service_started`"
-                    )));
-            }
-        }
-        Some(services.into_iter().map(|(name, _)| name).collect())
+    /// All keys that nobody asked for, as they stand.
+    pub(super) fn rest(&mut self) -> Map {
+        let entries = std::mem::take(&mut self.entries);
+        let rest = entries
+            .into_iter()
+            .filter(|(name, _)| !self.known.contains(&name.get_ref().as_str()))
+            .map(|(name, value)| Entry {
+                span: name.span(),
+                key: name.into_inner(),
+                node: node(value),
+            });
+        Map(rest.collect())
     }
 
     /// A key that must be a table, with its path and place.
@@ -307,10 +264,7 @@ impl<'a> Table<'a> {
             let path = self.join(key);
             let mut problem = Problem::error(name.span(), format!("unknown key `{path}`"))
                 .label("not a known key");
-            let is_service = self.known.contains(&"image");
-            problem = if let Some(why) = is_service.then(|| of_compose(key)).flatten() {
-                problem.hint(why)
-            } else if let Some(near) = nearest(key, self.known.iter().copied()) {
+            problem = if let Some(near) = nearest(key, self.known.iter().copied()) {
                 self.found.unreadable.push(self.join(near));
                 problem.hint(format!("did you mean `{near}`?"))
             } else {
@@ -321,21 +275,34 @@ impl<'a> Table<'a> {
     }
 }
 
-/// Why a key that people know from Compose files is none here.
-fn of_compose(key: &str) -> Option<&'static str> {
-    match key {
-        "ports" | "expose" => {
-            Some("a container answers on its own address, on every port: leave this out")
+/// A value of TOML as one that Compose files have too.
+fn node(value: &Spanned<DeValue>) -> Node {
+    let inner = match value.get_ref() {
+        DeValue::String(text) => Value::Text(text.to_string()),
+        DeValue::Integer(number) => {
+            let digits = number.as_str();
+            match i64::from_str_radix(digits, number.radix()) {
+                Ok(number) => Value::Integer(number),
+                Err(_) => Value::Text(digits.to_owned()),
+            }
         }
-        "networks" | "network_mode" => {
-            Some("a service is on the network of its environment: give it an `address` there")
+        DeValue::Float(number) => match number.as_str().parse() {
+            Ok(number) => Value::Float(number),
+            Err(_) => Value::Text(number.as_str().to_owned()),
+        },
+        DeValue::Boolean(flag) => Value::Bool(*flag),
+        DeValue::Datetime(date) => Value::Text(date.to_string()),
+        DeValue::Array(items) => Value::List(items.iter().map(node).collect()),
+        DeValue::Table(table) => {
+            let entries = entries_of(table).into_iter().map(|(name, value)| Entry {
+                span: name.span(),
+                key: name.into_inner(),
+                node: node(value),
+            });
+            Value::Map(Map(entries.collect()))
         }
-        "container_name" => Some("a container is named SERVICE-ENV: leave this out"),
-        "build" => {
-            Some("build the image with `docker build -t NAME .` and write `image = \"NAME\"`")
-        }
-        _ => None,
-    }
+    };
+    Node::new(value.span(), inner)
 }
 
 fn type_name(value: &DeValue) -> &'static str {

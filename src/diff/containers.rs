@@ -1,17 +1,22 @@
 //! The containers of one environment: what the plan wants against what there is. Pure.
 
 mod addresses;
+mod change;
 mod up;
 
 pub use addresses::{free, kept};
 pub use up::up;
 
 use super::{Action, Diff, StepId, named};
-use crate::plan::{Env, Plan, Service};
+use crate::plan::{Env, Plan, PullPolicy, Service};
 use crate::state::{Container, State};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What of an environment is meant.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "they are options of the command line, each by itself"
+)]
 pub struct Selection<'a> {
     /// The address plan.
     pub plan: &'a Plan,
@@ -23,6 +28,14 @@ pub struct Selection<'a> {
     pub named: &'a [String],
     /// Containers whose services the file no longer has go too.
     pub remove_orphans: bool,
+    /// Containers are made anew although they are as planned.
+    pub force_recreate: bool,
+    /// Only the services that were named, not those that they depend on.
+    pub no_deps: bool,
+    /// When images are pulled, in the place of what services say.
+    pub pull: Option<PullPolicy>,
+    /// Images that are always pulled are still to be pulled.
+    pub pulls_first: bool,
 }
 
 impl<'a> Selection<'a> {
@@ -35,20 +48,43 @@ impl<'a> Selection<'a> {
             .filter(move |service| service.host == host)
     }
 
-    /// The services that env-up is about: those named and, transitively, those that they depend on.
-    pub fn with_dependencies(&self) -> Vec<&'a Service> {
-        if self.named.is_empty() {
-            return self.here().collect();
+    /// Everything of an environment, as commands mean it that take no options.
+    pub fn whole(plan: &'a Plan, env: &'a Env, host: &'a str) -> Self {
+        Self {
+            plan,
+            env,
+            host,
+            named: &[],
+            remove_orphans: false,
+            force_recreate: false,
+            no_deps: false,
+            pull: None,
+            pulls_first: false,
         }
+    }
+
+    /// When the image of a service is pulled.
+    pub fn policy(&self, service: &Service) -> PullPolicy {
+        self.pull.unwrap_or(service.pull_policy)
+    }
+
+    /// The services that env-up is about: those named, else those that start by themselves, and, transitively, those that
+    /// they depend on.
+    pub fn with_dependencies(&self) -> Vec<&'a Service> {
         let mut wanted: BTreeSet<&str> = self.named.iter().map(String::as_str).collect();
+        if self.named.is_empty() {
+            let active = self.here().filter(|service| service.is_active);
+            wanted = active.map(|service| service.name.as_str()).collect();
+        }
         loop {
             let more: Vec<&str> = self
                 .here()
                 .filter(|service| wanted.contains(service.name.as_str()))
-                .flat_map(|service| service.depends_on.iter().map(String::as_str))
+                .flat_map(|service| &service.depends_on)
+                .map(|dependency| dependency.service.get_ref().as_str())
                 .filter(|name| !wanted.contains(name))
                 .collect();
-            if more.is_empty() {
+            if more.is_empty() || self.no_deps {
                 break;
             }
             wanted.extend(more);
@@ -60,9 +96,9 @@ impl<'a> Selection<'a> {
 
     /// Containers of this environment whose services are not planned here.
     pub fn orphans<'s>(&'s self, state: &'s State) -> Vec<(&'s str, &'s Container)> {
-        let planned: BTreeSet<String> = self.here().map(Service::container).collect();
+        let planned: BTreeSet<&str> = self.here().map(|service| service.name.as_str()).collect();
         let made = state.docker.of_environment(&self.env.name);
-        made.filter(|(_, container)| !planned.contains(&container.name))
+        made.filter(|(service, _)| !planned.contains(service))
             .collect()
     }
 
@@ -104,29 +140,74 @@ pub fn down(selection: &Selection, state: &State) -> Diff {
             }
         }
     }
-    let going: Vec<(&Service, &Container)> = selection
+    let going = selection
         .here()
-        .filter(|service| selection.named.is_empty() || selection.named.contains(&service.name))
-        .filter_map(|service| {
-            let container = state.docker.container(&service.container())?;
-            container
-                .service()
-                .is_some()
-                .then_some((service, container))
-        })
-        .collect();
-    let mut removed: BTreeMap<&str, StepId> = BTreeMap::new();
+        .filter(|service| service.number == 1)
+        .filter(|service| selection.named.is_empty() || selection.named.contains(&service.name));
+    let mut removed: BTreeMap<&str, Vec<StepId>> = BTreeMap::new();
     // A service goes when nobody who depends on it is left.
-    for (service, container) in in_order(going, |(a, _), (b, _)| b.depends_on.contains(&a.name)) {
+    for service in in_order(going.collect(), |a, b| b.depends_on(&a.name)) {
         let after: Vec<StepId> = selection
             .here()
-            .filter(|other| other.depends_on.contains(&service.name))
-            .filter_map(|other| removed.get(other.name.as_str()).copied())
+            .filter(|other| other.depends_on(&service.name))
+            .filter_map(|other| removed.get(other.name.as_str()))
+            .flatten()
+            .copied()
             .collect();
-        let step = remove(container, "it is to be taken down", &after, &mut diff);
-        removed.insert(&service.name, step);
+        let containers = state.docker.instances(&selection.env.name, &service.name);
+        let steps = containers
+            .map(|container| remove(container, "it is to be taken down", &after, &mut diff));
+        removed.insert(&service.name, steps.collect());
     }
+    remove_networks(&selection.env.name, state, &mut diff);
     diff
+}
+
+/// Removes the networks of an environment that nobody is left on, but for its part of the home network.
+fn remove_networks(env: &str, state: &State, diff: &mut Diff) {
+    let own = state.docker.networks.iter();
+    for network in own.filter(|network| network.extra_of() == Some(env)) {
+        let attached = state.docker.attached(&network.name);
+        let removed: BTreeMap<&str, StepId> = diff
+            .steps
+            .iter()
+            .filter_map(|step| match &step.action {
+                Action::RemoveContainer { name } => Some((name.as_str(), step.id)),
+                _ => None,
+            })
+            .collect();
+        let left: Vec<&str> = attached
+            .iter()
+            .filter(|name| !removed.contains_key(*name))
+            .copied()
+            .collect();
+        let is_ours = |name: &&str| {
+            let container = state.docker.container(name);
+            container
+                .and_then(Container::service)
+                .is_some_and(|(of, _)| of == env)
+        };
+        if left.is_empty() {
+            let after: Vec<StepId> = attached
+                .iter()
+                .filter_map(|name| removed.get(name).copied())
+                .collect();
+            let action = Action::RemoveNetwork {
+                name: network.name.clone(),
+                id: network.id.clone(),
+            };
+            diff.push(action, "nobody is on it", &after);
+        } else if !left.iter().all(is_ours) {
+            diff.warn(
+                format!(
+                    "network `{}` stays: {} is on it",
+                    network.name,
+                    named(&left)
+                ),
+                format!("`docker network inspect {}` shows who", network.name),
+            );
+        }
+    }
 }
 
 /// Everybody behind those whom they wait for, else in the order given. Whoever waits in a circle is left out; the rules of
@@ -157,6 +238,7 @@ pub fn down_unplanned(env: &str, state: &State) -> Diff {
         let cause = "the plan has no such environment";
         remove(container, cause, &[], &mut diff);
     }
+    remove_networks(env, state, &mut diff);
     diff
 }
 

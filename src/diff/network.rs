@@ -176,7 +176,7 @@ fn slices_to_change(
     if wanted.is_empty() {
         return slices::down(state, blockers);
     }
-    let refuses = |diff: &mut Diff, Blocker { what, hint }| {
+    let refuses = |diff: &mut Diff, Blocker { what, hint, .. }| {
         diff.warn(format!("env-up will refuse: {what}"), hint);
     };
     let missing = wanted

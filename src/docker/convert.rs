@@ -1,12 +1,21 @@
 //! The Engine's own types from and to ours.
 
 use super::NewContainer;
-use crate::plan::{Restart, Service, Volume, mac_of, network_name};
-use crate::state::{self, Api, LABEL_ENVIRONMENT, LABEL_FINGERPRINT, LABEL_SERVICE, Mount, Pool};
+use crate::failure::Failure;
+use crate::plan::{
+    Attachment, ExtraNetwork, FileSource, GivenFile, Part, Restart, Service, Volume, mac_of,
+    network_name,
+};
+use crate::state::{
+    self, Api, LABEL_COMPOSE_NUMBER, LABEL_COMPOSE_PROJECT, LABEL_ENVIRONMENT, LABEL_EXTRA_NETWORK,
+    LABEL_FINGERPRINT, LABEL_SERVICE, Mount, Pool,
+};
 use bollard::models::{
     ContainerCreateBody, ContainerSummary, DeviceMapping, EndpointIpamConfig, EndpointSettings,
-    HostConfig, IpamConfig, Network, NetworkingConfig, RestartPolicy, RestartPolicyNameEnum,
+    HostConfig, Ipam, IpamConfig, Mount as ApiMount, Network, NetworkCreateRequest,
+    NetworkingConfig, PortBinding, RestartPolicy, RestartPolicyNameEnum,
 };
+use serde_json::{Map as JsonMap, Value as Json, json};
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
@@ -67,6 +76,10 @@ pub(super) fn container_of(container: ContainerSummary) -> state::Container {
         name: name.to_owned(),
         id: container.id.unwrap_or_default(),
         image: container.image_id.unwrap_or_default(),
+        image_name: container.image.unwrap_or_default(),
+        status: container.status.unwrap_or_default(),
+        command: container.command.unwrap_or_default(),
+        created: container.created,
         state: container
             .state
             .map(|state| state.to_string())
@@ -93,15 +106,23 @@ pub(super) fn container_of(container: ContainerSummary) -> state::Container {
 }
 
 /// What the Engine is told to make.
-pub(super) fn container_body(new: &NewContainer, api: Api) -> ContainerCreateBody {
+///
+/// # Errors
+/// When a setting is of no kind that the Engine's API has.
+pub(super) fn container_body(new: &NewContainer, api: Api) -> Result<ContainerCreateBody, Failure> {
     let service = &new.service;
     let anonymous = service.volumes.iter().filter_map(|volume| match volume {
         Volume::Anonymous { target } => Some(target.clone()),
-        Volume::Bind { .. } | Volume::Named { .. } => None,
+        _ => None,
     });
     let carried = |target: &String| new.carried.iter().any(|mount| mount.target == *target);
     let anonymous: Vec<String> = anonymous.filter(|target| !carried(target)).collect();
-    ContainerCreateBody {
+    let told: ContainerCreateBody = told(service, Part::Config)?;
+    let mut exposed = told.exposed_ports.clone().unwrap_or_default();
+    exposed.extend(service.ports.keys().cloned());
+    exposed.sort();
+    exposed.dedup();
+    Ok(ContainerCreateBody {
         image: Some(service.image.clone()),
         cmd: service.command.clone(),
         entrypoint: service.entrypoint.clone(),
@@ -109,7 +130,11 @@ pub(super) fn container_body(new: &NewContainer, api: Api) -> ContainerCreateBod
             service
                 .environment
                 .iter()
-                .filter_map(|(name, value)| Some(format!("{name}={}", value.as_ref()?)))
+                .map(|(name, value)| match value {
+                    Some(value) => format!("{name}={value}"),
+                    // A name alone takes the image's variable away.
+                    None => name.clone(),
+                })
                 .collect(),
         ),
         labels: Some(labels(service)),
@@ -121,62 +146,192 @@ pub(super) fn container_body(new: &NewContainer, api: Api) -> ContainerCreateBod
             .stop_grace_period
             .and_then(|period| i64::try_from(period.as_secs()).ok()),
         volumes: (!anonymous.is_empty()).then_some(anonymous),
-        host_config: Some(host_config(new)),
+        exposed_ports: (!exposed.is_empty()).then_some(exposed),
+        host_config: Some(host_config(new)?),
         networking_config: Some(NetworkingConfig {
-            endpoints_config: Some(HashMap::from([(
-                network_name(&service.env),
-                endpoint(new, api),
-            )])),
+            endpoints_config: Some(endpoints(new, api)),
         }),
-        ..ContainerCreateBody::default()
-    }
+        ..told
+    })
+}
+
+/// The settings that the Engine takes as they stand.
+fn told<T: serde::de::DeserializeOwned>(service: &Service, part: Part) -> Result<T, Failure> {
+    let fields = service.told.values().filter(|told| told.part == part);
+    let fields: JsonMap<String, Json> = fields
+        .map(|told| (told.field.to_owned(), told.value.clone()))
+        .collect();
+    serde_json::from_value(Json::Object(fields)).map_err(|_| {
+        let keys = service.told.iter().filter(|(_, told)| told.part == part);
+        let keys: Vec<&str> = keys.map(|(key, _)| *key).collect();
+        Failure::new(
+            format!(
+                "a setting of service `{}` has a value that the Engine does not know",
+                service.name
+            ),
+            format!("look at its keys `{}`", keys.join("`, `")),
+        )
+    })
 }
 
 fn labels(service: &Service) -> HashMap<String, String> {
     let fingerprint = service.fingerprint();
+    let depends: Vec<String> = service
+        .depends_on
+        .iter()
+        .map(|dependency| {
+            let condition = match dependency.condition {
+                crate::plan::Ready::Started => "service_started",
+                crate::plan::Ready::Healthy => "service_healthy",
+                crate::plan::Ready::Completed => "service_completed_successfully",
+            };
+            format!(
+                "{}:{condition}:{}",
+                dependency.service.get_ref(),
+                dependency.restart
+            )
+        })
+        .collect();
     let own = [
         (LABEL_ENVIRONMENT, service.env.clone()),
         (LABEL_SERVICE, service.name.clone()),
         (LABEL_FINGERPRINT, fingerprint.clone()),
         // What `docker compose ps`, Portainer and lazydocker look for.
-        ("com.docker.compose.project", network_name(&service.env)),
+        (LABEL_COMPOSE_PROJECT, network_name(&service.env)),
         ("com.docker.compose.service", service.name.clone()),
-        ("com.docker.compose.container-number", "1".to_owned()),
+        (LABEL_COMPOSE_NUMBER, service.number.to_string()),
         ("com.docker.compose.oneoff", "False".to_owned()),
         ("com.docker.compose.config-hash", fingerprint),
+        ("com.docker.compose.depends_on", depends.join(",")),
     ];
     let own = own.map(|(name, value)| (name.to_owned(), value));
     service.labels.clone().into_iter().chain(own).collect()
 }
 
-fn endpoint(new: &NewContainer, api: Api) -> EndpointSettings {
-    EndpointSettings {
-        ipam_config: Some(EndpointIpamConfig {
-            ipv4_address: Some(new.address.to_string()),
-            ..EndpointIpamConfig::default()
-        }),
+/// The networks that a container is made on: all of them where the Engine takes several, else the first.
+fn endpoints(new: &NewContainer, api: Api) -> HashMap<String, EndpointSettings> {
+    let service = &new.service;
+    let mut endpoints = HashMap::new();
+    if service.network_mode.is_some() {
+        return endpoints;
+    }
+    if let Some(address) = new.address {
+        endpoints.insert(
+            network_name(&service.env),
+            home_endpoint(service, address, api),
+        );
+    }
+    let takes_several = api >= Api::SEVERAL_NETWORKS;
+    for attachment in &service.networks {
+        if takes_several || endpoints.is_empty() {
+            endpoints.insert(
+                attachment.network.clone(),
+                endpoint(service, attachment, api),
+            );
+        }
+    }
+    endpoints
+}
+
+fn aliases(service: &Service, more: &[String]) -> Vec<String> {
+    let mut aliases = vec![service.name.clone()];
+    aliases.extend(more.iter().filter(|alias| **alias != service.name).cloned());
+    aliases
+}
+
+fn links(service: &Service) -> Option<Vec<String>> {
+    let links = service.links.iter();
+    let links: Vec<String> = links
+        .map(|link| format!("{}:{}", link.service, link.alias))
+        .collect();
+    (!links.is_empty()).then_some(links)
+}
+
+fn home_endpoint(service: &Service, address: Ipv4Addr, api: Api) -> EndpointSettings {
+    let home = service.home.clone();
+    let mac = || home.mac.clone().unwrap_or_else(|| mac_of(address));
+    let attachment = Attachment {
+        ipv4: Some(address.to_string()),
         // Older engines derive the same hardware address from the address by themselves.
-        mac_address: (api >= Api::ENDPOINT_MAC).then(|| mac_of(new.address)),
-        aliases: Some(vec![new.service.name.clone()]),
+        mac: (api >= Api::ENDPOINT_MAC).then(mac),
+        // The way out leads over the home network, whatever other networks are called.
+        gw_priority: home
+            .gw_priority
+            .or((!service.networks.is_empty()).then_some(1)),
+        ..home
+    };
+    endpoint(service, &attachment, api)
+}
+
+/// A container's place on a network.
+pub(super) fn endpoint(service: &Service, attachment: &Attachment, api: Api) -> EndpointSettings {
+    let Attachment {
+        network: _,
+        aliases: more,
+        ipv4,
+        ipv6,
+        link_local,
+        mac,
+        gw_priority,
+        options,
+    } = attachment;
+    let has_address = ipv4.is_some() || ipv6.is_some() || !link_local.is_empty();
+    EndpointSettings {
+        ipam_config: has_address.then(|| EndpointIpamConfig {
+            ipv4_address: ipv4.clone(),
+            ipv6_address: ipv6.clone(),
+            link_local_ips: (!link_local.is_empty()).then(|| link_local.clone()),
+        }),
+        mac_address: mac.clone(),
+        aliases: Some(aliases(service, more)),
+        links: links(service),
+        gw_priority: gw_priority.filter(|_| api >= Api::GATEWAY_PRIORITY),
+        driver_opts: (!options.is_empty()).then(|| options.clone().into_iter().collect()),
         ..EndpointSettings::default()
     }
 }
 
-fn host_config(new: &NewContainer) -> HostConfig {
+fn host_config(new: &NewContainer) -> Result<HostConfig, Failure> {
     let service = &new.service;
     let binds = service
         .volumes
         .iter()
-        .filter(|volume| !matches!(volume, Volume::Anonymous { .. }))
-        .map(Volume::bind)
+        .filter(|volume| matches!(volume, Volume::Bind { .. } | Volume::Named { .. }))
+        .map(Volume::text)
         .chain(
             new.carried
                 .iter()
                 .map(|mount| format!("{}:{}", mount.volume, mount.target)),
         );
-    HostConfig {
+    let mut mounts = Vec::new();
+    for volume in &service.volumes {
+        if let Volume::Mount { told, .. } = volume {
+            let mount: Result<ApiMount, _> = serde_json::from_value(told.clone());
+            mounts.push(mount.map_err(|_| {
+                Failure::new(
+                    format!(
+                        "service `{}` has a volume that the Engine does not know",
+                        service.name
+                    ),
+                    format!("look at the one with the target `{}`", volume.target()),
+                )
+            })?);
+        }
+    }
+    mounts.extend(service.files.iter().filter_map(mounted_file));
+    let told: HostConfig = told(service, Part::Host)?;
+    let home = || network_name(&service.env);
+    let first = service
+        .networks
+        .first()
+        .map(|attachment| attachment.network.clone());
+    let mode = service.network_mode.clone();
+    let mode = mode.or_else(|| service.is_on_lan.then(home)).or(first);
+    Ok(HostConfig {
         binds: Some(binds.collect()),
-        network_mode: Some(network_name(&service.env)),
+        mounts: (!mounts.is_empty()).then_some(mounts),
+        network_mode: mode,
+        port_bindings: (!service.ports.is_empty()).then(|| port_bindings(service)),
         restart_policy: Some(restart_policy(service.restart)),
         cap_add: Some(service.cap_add.clone()),
         cap_drop: Some(service.cap_drop.clone()),
@@ -191,13 +346,86 @@ fn host_config(new: &NewContainer) -> HostConfig {
                 })
                 .collect(),
         ),
-        cgroup_parent: service.slice.clone(),
+        cgroup_parent: service.slice.clone().or(told.cgroup_parent.clone()),
         privileged: Some(service.privileged),
         init: service.init,
         readonly_rootfs: Some(service.read_only),
         tmpfs: Some(service.tmpfs.clone().into_iter().collect()),
         shm_size: service.shm_size.and_then(|size| i64::try_from(size).ok()),
-        ..HostConfig::default()
+        ..told
+    })
+}
+
+/// A config or a secret that is a file of the host.
+fn mounted_file(file: &GivenFile) -> Option<ApiMount> {
+    let FileSource::Path(path, _) = &file.source else {
+        return None;
+    };
+    let mount = json!({
+        "Type": "bind", "Source": path, "Target": file.target, "ReadOnly": true,
+    });
+    serde_json::from_value(mount).ok()
+}
+
+fn port_bindings(service: &Service) -> HashMap<String, Option<Vec<PortBinding>>> {
+    let binding = |(host, port): &(String, String)| PortBinding {
+        host_ip: Some(host.clone()),
+        host_port: Some(port.clone()),
+    };
+    let ports = service.ports.iter();
+    ports
+        .map(|(port, bindings)| (port.clone(), Some(bindings.iter().map(binding).collect())))
+        .collect()
+}
+
+/// A network beside the home network.
+pub(super) fn network_request(network: &ExtraNetwork) -> NetworkCreateRequest {
+    let ExtraNetwork {
+        key,
+        name,
+        env,
+        is_external: _,
+        driver,
+        options,
+        internal,
+        attachable,
+        ipv4,
+        ipv6,
+        ipam_driver,
+        ipam_options,
+        pools,
+        labels,
+    } = network;
+    let own = [
+        (LABEL_EXTRA_NETWORK, env.clone()),
+        (LABEL_FINGERPRINT, network.fingerprint()),
+        (LABEL_COMPOSE_PROJECT, network_name(env)),
+        ("com.docker.compose.network", key.clone()),
+    ];
+    let own = own.map(|(name, value)| (name.to_owned(), value));
+    let pool = |pool: &crate::plan::ExtraPool| IpamConfig {
+        subnet: pool.subnet.clone(),
+        ip_range: pool.ip_range.clone(),
+        gateway: pool.gateway.clone(),
+        auxiliary_addresses: (!pool.auxiliary.is_empty())
+            .then(|| pool.auxiliary.clone().into_iter().collect()),
+    };
+    let has_ipam = ipam_driver.is_some() || !ipam_options.is_empty() || !pools.is_empty();
+    NetworkCreateRequest {
+        name: name.clone(),
+        driver: Some(driver.clone().unwrap_or_else(|| "bridge".to_owned())),
+        options: Some(options.clone().into_iter().collect()),
+        internal: Some(*internal),
+        attachable: Some(*attachable),
+        enable_ipv4: *ipv4,
+        enable_ipv6: *ipv6,
+        ipam: has_ipam.then(|| Ipam {
+            driver: ipam_driver.clone(),
+            config: Some(pools.iter().map(pool).collect()),
+            options: (!ipam_options.is_empty()).then(|| ipam_options.clone().into_iter().collect()),
+        }),
+        labels: Some(labels.clone().into_iter().chain(own).collect()),
+        ..NetworkCreateRequest::default()
     }
 }
 

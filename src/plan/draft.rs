@@ -1,14 +1,20 @@
 //! The plan in the making: addresses and ranges as values with their places, services merged for each environment.
 
+mod environment;
+
+use environment::{Drafting, scaled};
+
 use super::address::RangeError;
-use super::isolation::{Cpus, Isolation, Limits, slice_name};
-use super::service::{Reader, Service, parse_bytes};
-use super::{DEFAULT_SHIM, Env, Host, Plan, Problems, Range};
-use crate::config::{self, Address, Config, Text};
-use crate::problem::{Problem, Span, nearest};
+use super::isolation::{Cpus, Isolation, Limits};
+use super::service::{ExtraNetwork, ExtraVolume, Service, parse_bytes};
+use super::{DEFAULT_SHIM, Env, Given, Host, Plan, Problems, Range};
+use crate::compose::Project;
+use crate::config::{self, Config, Text};
+use crate::node::{Map, Node};
+use crate::problem::{Problem, Span};
 use ipnet::Ipv4Net;
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::path::Path;
 use toml::Spanned;
 
 /// The least memory that an environment can be limited to, in bytes.
@@ -47,6 +53,11 @@ pub(super) struct DraftEnv {
     pub services: Vec<DraftService>,
     /// The names of those with `enabled = false`.
     pub disabled: Vec<String>,
+    pub networks: Vec<ExtraNetwork>,
+    pub volumes: Vec<ExtraVolume>,
+    pub variables: BTreeMap<String, String>,
+    pub merged: Vec<(String, Node)>,
+    pub sections: Vec<(&'static str, Map)>,
 }
 
 pub(super) struct DraftService {
@@ -54,13 +65,21 @@ pub(super) struct DraftService {
     pub address: Option<Spanned<Ipv4Addr>>,
     /// The name of the host; `None` when it names none and there is no primary one.
     pub host: Option<String>,
-    /// The keys, overrides applied.
-    pub keys: config::Service,
+    /// The place where it names its host.
+    pub named_host: Option<Text>,
+    /// Whether the file gives it an image, readable or not.
+    pub has_image: bool,
+    /// How many containers it has.
+    pub scale: u32,
+    /// Its keys, overrides applied.
+    pub service: Service,
 }
 
 impl<'a> Draft<'a> {
-    pub(super) fn new(config: &'a Config, problems: &mut Problems) -> Self {
+    pub(super) fn new(config: &'a Config, given: &Given, problems: &mut Problems) -> Self {
         let network = &config.network;
+        let isolation = read_isolation(network.isolation.as_ref(), problems);
+        let subnet = read_subnet(network.subnet.as_ref(), problems);
         let shim = read_address(config.shim.address.as_ref(), problems);
         let hosts: Vec<DraftHost> = config
             .hosts
@@ -81,19 +100,32 @@ impl<'a> Draft<'a> {
                     .map(Spanned::span),
             })
             .collect();
+        let nothing = Project::default();
         let primary = hosts.iter().find(|host| host.primary.is_some());
         let primary = primary.map(|host| host.name.get_ref().clone());
         let envs = config
             .envs
             .iter()
-            .map(|env| draft_env(env, config, primary.as_deref(), problems))
+            .enumerate()
+            .map(|(index, env)| {
+                let drafting = Drafting {
+                    env,
+                    config,
+                    given,
+                    project: given.projects.get(index).unwrap_or(&nothing),
+                    primary: primary.as_deref(),
+                    isolation,
+                    subnet: subnet.as_ref().map(|subnet| *subnet.get_ref()),
+                };
+                drafting.env(problems)
+            })
             .collect();
         Self {
             config,
-            subnet: read_subnet(network.subnet.as_ref(), problems),
+            subnet,
             gateway: read_address(network.gateway.as_ref(), problems),
             dhcp: read_range(network.dhcp.as_ref(), problems),
-            isolation: read_isolation(network.isolation.as_ref(), problems),
+            isolation,
             shim_name: config
                 .shim
                 .name
@@ -112,33 +144,21 @@ impl<'a> Draft<'a> {
     }
 
     /// The plan, when everything that it needs could be read.
-    pub(super) fn finish(&self, folder: &Path, problems: &mut Problems) -> Option<Plan> {
-        let mut envs = Vec::new();
-        for env in &self.envs {
-            let has_slice = self.isolation == Isolation::Enforced || !env.limits.is_empty();
-            let slice = has_slice.then(|| slice_name(env.name.get_ref()));
-            let mut services: Vec<Service> = Vec::new();
-            for service in &env.services {
-                let mut reader = Reader {
-                    env: env.name.get_ref(),
-                    host: service.host.as_deref().unwrap_or_default(),
-                    slice: slice.as_deref(),
-                    folder,
-                    problems,
-                };
-                let address = service.address.as_ref().map(|address| *address.get_ref());
-                services.push(reader.read(&service.keys, address));
-            }
-            envs.push((env, services));
-        }
-        let envs: Vec<Env> = envs
+    pub(super) fn finish(self) -> Option<Plan> {
+        let envs: Vec<Env> = self
+            .envs
             .into_iter()
-            .map(|(env, services)| {
+            .map(|env| {
                 Some(Env {
                     name: env.name.get_ref().clone(),
                     range: *env.range.as_ref()?.get_ref(),
                     limits: env.limits,
-                    services,
+                    services: env.services.into_iter().flat_map(scaled).collect(),
+                    networks: env.networks,
+                    volumes: env.volumes,
+                    variables: env.variables,
+                    merged: env.merged,
+                    sections: env.sections,
                 })
             })
             .collect::<Option<_>>()?;
@@ -175,68 +195,6 @@ impl<'a> Draft<'a> {
                 .as_ref()
                 .map(|name| name.get_ref().clone()),
         })
-    }
-}
-
-fn draft_env(
-    env: &config::Env,
-    config: &Config,
-    primary: Option<&str>,
-    problems: &mut Problems,
-) -> DraftEnv {
-    for over in &env.overrides {
-        let known = || config.services.iter().map(|s| s.name.get_ref().as_str());
-        let name = over.name.get_ref();
-        if !known().any(|service| service == name) {
-            let mut problem = Problem::error(
-                over.name.span(),
-                format!("there is no service `{name}` to override"),
-            );
-            if let Some(near) = nearest(name, known()) {
-                problem = problem.hint(format!("did you mean `{near}`?"));
-            } else {
-                problem = problem.hint(format!("define it in `[services.{name}]` first"));
-            }
-            problems.push(problem);
-        }
-    }
-    let mut services = Vec::new();
-    let mut disabled = Vec::new();
-    for service in &config.services {
-        let over = env
-            .overrides
-            .iter()
-            .find(|over| over.name.get_ref() == service.name.get_ref());
-        let keys = match over {
-            Some(over) => service.overridden_by(over),
-            None => service.clone(),
-        };
-        if keys.enabled.as_ref().is_some_and(|flag| !flag.get_ref()) {
-            disabled.push(keys.name.get_ref().clone());
-            continue;
-        }
-        let address = match &keys.address {
-            Some(Address::One(address)) => read_address(Some(address), problems),
-            Some(Address::PerEnv(pairs)) => pairs
-                .iter()
-                .find(|(name, _)| name.get_ref() == env.name.get_ref())
-                .and_then(|(_, address)| read_address(Some(address), problems)),
-            None => None,
-        };
-        let host = keys.host.as_ref().map(|host| host.get_ref().as_str());
-        services.push(DraftService {
-            name: keys.name.clone(),
-            address,
-            host: host.or(primary).map(str::to_owned),
-            keys,
-        });
-    }
-    DraftEnv {
-        name: env.name.clone(),
-        range: read_range(env.range.as_ref(), problems),
-        limits: read_limits(env, problems),
-        services,
-        disabled,
     }
 }
 

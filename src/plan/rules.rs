@@ -13,7 +13,7 @@ use toml::Spanned;
 /// Docker keeps every address that must not be given out as an entry of its own; above this many the `ip_range` is a bad fit.
 const MOST_AUXILIARY: u64 = 4096;
 
-const CHECKS: [fn(&Draft, &mut Problems); 18] = [
+const CHECKS: [fn(&Draft, &mut Problems); 19] = [
     what_is_needed_is_there,
     addresses_are_in_the_subnet,
     network_and_broadcast_are_nobodys,
@@ -30,6 +30,7 @@ const CHECKS: [fn(&Draft, &mut Problems); 18] = [
     services::hosts_of_services_exist,
     services::service_addresses_are_their_environments,
     services::service_addresses_are_their_own,
+    services::several_containers_share_nothing,
     services::dependencies_exist,
     services::dependencies_have_an_order,
 ];
@@ -123,12 +124,12 @@ fn what_is_needed_is_there(draft: &Draft, problems: &mut Problems) {
         }
         for service in &drafted.services {
             let service_name = service.name.get_ref();
-            if service.keys.image.is_none() {
+            if !service.has_image {
                 missing(
                     &format!("services.{service_name}.image"),
                     &service.name.span(),
                     format!("service `{service_name}` has no image"),
-                    "give it one, like `image = \"traefik/whoami:v1.10\"`",
+                    "give it one, like `traefik/whoami:v1.10`",
                 );
             }
         }

@@ -1,24 +1,42 @@
 //! One service of one environment: its keys from text to values, and the fingerprint by which a change is seen. Pure.
 
+mod extra;
+mod fields;
+mod mounts;
+mod networks;
 mod reader;
+mod told;
+mod values;
 
-pub(super) use reader::{Reader, parse_bytes};
+pub use extra::{ExtraNetwork, ExtraVolume, Pool as ExtraPool};
+pub(super) use extra::{networks as extra_networks, volumes as extra_volumes};
+pub use mounts::{FileSource, GivenFile, Volume};
+pub(super) use networks::lan_keys;
+pub use networks::{Attachment, INTERFACE_NAME};
+pub(super) use reader::{Context, read};
+pub(super) use values::parse_bytes;
 
 use crate::problem::Span;
+use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
+use toml::Spanned;
 
-/// The label under which the Engine keeps the [`Service::fingerprint`].
+/// The version of what the Engine keeps under the label of the [`Service::fingerprint`].
 pub const FINGERPRINT_VERSION: &str = "v1";
 
 /// A service in one environment, ready to become a container.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "they are keys of the file, each by itself"
+)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Service {
-    /// Its name, a DNS label.
+    /// Its name: a DNS label, or what Compose takes for one.
     pub name: String,
     /// The place of its name in the file.
     pub span: Span,
@@ -28,18 +46,45 @@ pub struct Service {
     pub host: String,
     /// The systemd slice that its container runs in, when its environment has one.
     pub slice: Option<String>,
+    /// Which of its containers this is, from 1, where `scale` wants several.
+    pub number: u32,
+    /// The name of its container, when the file gives one.
+    pub container_name: Option<String>,
+    /// It starts with its environment: it has no profile, or an active one.
+    pub is_active: bool,
+    /// It has an address on the home network.
+    pub is_on_lan: bool,
     /// Its planned address; without one it gets the lowest free one at its first start.
     pub address: Option<Ipv4Addr>,
+    /// Its place on the home network, but for its address; names no network.
+    pub home: Attachment,
+    /// Other services by names of its own choice: container name and alias, for every network.
+    pub links: Vec<Link>,
+    /// Networks beside the home network.
+    pub networks: Vec<Attachment>,
+    /// `host`, `none`, `bridge`, `service:NAME` or `container:NAME`, in the place of networks.
+    pub network_mode: Option<String>,
+    /// Ports of the host that lead to it, by port and protocol; not for services on the home network.
+    pub ports: BTreeMap<String, Vec<(String, String)>>,
+    /// It has `ports` although it has an address of its own.
+    pub has_idle_ports: bool,
     pub image: String,
+    /// The command that builds the image, when the file says how.
+    pub build: Option<String>,
+    pub pull_policy: PullPolicy,
     pub command: Option<Vec<String>>,
     pub entrypoint: Option<Vec<String>>,
     /// Variables; without a value they are taken from homelab's own environment.
     pub environment: BTreeMap<String, Option<String>>,
-    /// Files with variables and their places in homelab.toml; `environment` wins over them, a later one over an earlier.
-    pub env_file: Vec<(PathBuf, Span)>,
+    /// Files with variables; `environment` wins over them, a later one over an earlier.
+    pub env_file: Vec<EnvFile>,
     pub volumes: Vec<Volume>,
+    /// Configs and secrets.
+    pub files: Vec<GivenFile>,
     pub restart: Restart,
     pub labels: BTreeMap<String, String>,
+    /// Files with labels, written as env files are; `labels` wins over them, a later one over an earlier.
+    pub label_file: Vec<EnvFile>,
     pub hostname: Option<String>,
     pub user: Option<String>,
     pub working_dir: Option<String>,
@@ -56,32 +101,91 @@ pub struct Service {
     pub stop_signal: Option<String>,
     /// Whole seconds; the Engine waits 10 when there is none.
     pub stop_grace_period: Option<Duration>,
+    /// `OS[/ARCH[/VARIANT]]` of the image.
+    pub platform: Option<String>,
+    /// What the Engine is told as it stands, by the key of the file.
+    pub told: BTreeMap<&'static str, Told>,
     /// Services of the same environment and host that start before it and stop after it.
-    pub depends_on: Vec<String>,
+    pub depends_on: Vec<Dependency>,
 }
 
-/// What is mounted into a container.
+/// A setting that the Engine's API takes as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Volume {
-    /// A folder or file of the host.
-    Bind {
-        /// Absolute path on the host.
-        source: PathBuf,
-        /// Absolute path in the container, with options behind a colon.
-        target: String,
-    },
-    /// A volume of the Engine, one for each environment.
-    Named {
-        /// Its name for the Engine, `homelab-ENV_NAME`.
-        name: String,
-        /// Absolute path in the container, with options behind a colon.
-        target: String,
-    },
-    /// A volume without a name, new for every container.
-    Anonymous {
-        /// Absolute path in the container.
-        target: String,
-    },
+pub struct Told {
+    /// Where it stands in the request.
+    pub part: Part,
+    /// Its name there.
+    pub field: &'static str,
+    /// Its value there.
+    pub value: Json,
+}
+
+/// A part of the request that makes a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The container itself.
+    Config,
+    /// `HostConfig`.
+    Host,
+}
+
+/// Another container by a name of one's own choice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// The service that it belongs to.
+    pub service: String,
+    /// The name.
+    pub alias: String,
+}
+
+/// A file with variables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EnvFile {
+    /// Absolute.
+    pub path: PathBuf,
+    /// Its place in the file that names it.
+    pub span: Span,
+    /// Whether it must be there.
+    pub is_required: bool,
+    /// Whether values are taken as they are.
+    pub is_raw: bool,
+}
+
+/// A service that has to be ready before another one starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dependency {
+    /// Its name and the place where it stands.
+    pub service: Spanned<String>,
+    /// What counts as ready.
+    pub condition: Ready,
+    /// Whether the other one may not start without it.
+    pub is_required: bool,
+    /// Whether the other one is started again when this one is made anew.
+    pub restart: bool,
+}
+
+/// What a dependency has to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Ready {
+    /// `service_started`
+    #[default]
+    Started,
+    /// `service_healthy`
+    Healthy,
+    /// `service_completed_successfully`
+    Completed,
+}
+
+/// When the Engine is asked to pull an image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum PullPolicy {
+    /// Before every start.
+    Always,
+    /// When it is not on this machine.
+    #[default]
+    Missing,
+    /// Never.
+    Never,
 }
 
 /// When the Engine starts a container again.
@@ -112,7 +216,11 @@ pub struct Device {
 impl Service {
     /// The name of its container.
     pub fn container(&self) -> String {
-        format!("{}-{}", self.name, self.env)
+        match &self.container_name {
+            Some(name) => name.clone(),
+            None if self.number > 1 => format!("{}-{}-{}", self.name, self.env, self.number),
+            None => format!("{}-{}", self.name, self.env),
+        }
     }
 
     /// Why its processes could undo the isolation of its environment, if they could.
@@ -124,15 +232,65 @@ impl Service {
         if may("ALL") {
             return Some("given all capabilities");
         }
-        may("SYS_ADMIN").then_some("given the capability SYS_ADMIN")
+        if may("SYS_ADMIN") {
+            return Some("given the capability SYS_ADMIN");
+        }
+        let shares = |key, with| {
+            let told = self.told.get(key).and_then(|told| told.value.as_str());
+            told.is_some_and(|told| told == with)
+        };
+        if shares("pid", "host") && may("SYS_PTRACE") {
+            return Some("given the capability SYS_PTRACE over the host's processes");
+        }
+        if self.network_mode.as_deref() == Some("host") {
+            if may("NET_ADMIN") {
+                return Some("given the capability NET_ADMIN in the host's network");
+            }
+            let is_dropped = |name: &&str| self.cap_drop.iter().any(|dropped| dropped == name);
+            if !["ALL", "NET_RAW"].iter().any(is_dropped) || may("NET_RAW") {
+                return Some("given the capability NET_RAW in the host's network");
+            }
+        }
+        let is_socket = |volume: &Volume| {
+            let source = volume
+                .host_path()
+                .map(|path| path.to_string_lossy().into_owned());
+            source.is_some_and(|path| {
+                path.ends_with("/docker.sock")
+                    || path == "/"
+                    || path == "/run"
+                    || path == "/var/run"
+            })
+        };
+        self.volumes
+            .iter()
+            .any(is_socket)
+            .then_some("given the Engine's socket")
+    }
+
+    /// Its networks beyond the one that it is made on.
+    pub fn attachments_to_join(&self) -> impl Iterator<Item = &Attachment> {
+        let first = usize::from(!self.is_on_lan);
+        self.networks.iter().skip(first)
+    }
+
+    /// Configs and secrets that are no files of the host.
+    pub fn given_contents(&self) -> Vec<GivenFile> {
+        let all = self.files.iter();
+        all.filter(|file| matches!(file.source, FileSource::Content(_)))
+            .cloned()
+            .collect()
+    }
+
+    /// Whether it waits for the service of that name.
+    pub fn depends_on(&self, name: &str) -> bool {
+        let mut dependencies = self.depends_on.iter();
+        dependencies.any(|dependency| dependency.service.get_ref() == name)
     }
 
     /// The names of the Engine's volumes that it uses.
     pub fn named_volumes(&self) -> impl Iterator<Item = &str> {
-        self.volumes.iter().filter_map(|volume| match volume {
-            Volume::Named { name, .. } => Some(name.as_str()),
-            Volume::Bind { .. } | Volume::Anonymous { .. } => None,
-        })
+        self.volumes.iter().filter_map(Volume::name)
     }
 
     /// What the Engine is told of this service, key by key, as `v1;KEY=HASH;…`.
@@ -140,6 +298,7 @@ impl Service {
     /// Only keys that are set stand in it, so a key that a later version learns changes no fingerprint of a service that
     /// does not use it; and the diff can name the keys that changed. The address is not part of it: the container's own
     /// network settings have it. Nor are `depends_on` and `host`, which the Engine is not told.
+    #[expect(clippy::too_many_lines, reason = "it names every key, once")]
     pub fn fingerprint(&self) -> String {
         let Self {
             name: _,
@@ -147,15 +306,29 @@ impl Service {
             env: _,
             host: _,
             slice,
+            number: _,
+            container_name,
+            is_active: _,
+            is_on_lan: _,
             address: _,
+            home,
+            links,
+            networks,
+            network_mode,
+            ports,
+            has_idle_ports: _,
             image,
+            build: _,
+            pull_policy: _,
             command,
             entrypoint,
             environment,
             env_file: _, // its content is in `environment` by then
             volumes,
+            files,
             restart,
             labels,
+            label_file: _, // its content is in `labels` by then
             hostname,
             user,
             working_dir,
@@ -169,6 +342,8 @@ impl Service {
             shm_size,
             stop_signal,
             stop_grace_period,
+            platform,
+            told,
             depends_on: _,
         } = self;
         let mut keys = Keys::default();
@@ -180,9 +355,9 @@ impl Service {
             "environment",
             environment
                 .iter()
-                .map(|(name, value)| format!("{name}={}", value.as_deref().unwrap_or_default())),
+                .filter_map(|(name, value)| Some(format!("{name}={}", value.as_ref()?))),
         );
-        keys.add("volumes", volumes.iter().map(Volume::bind));
+        keys.add("volumes", volumes.iter().map(Volume::text));
         if *restart != Restart::No {
             keys.add("restart", [format!("{restart:?}")]);
         }
@@ -208,18 +383,30 @@ impl Service {
             "stop_grace_period",
             stop_grace_period.map(|period| period.as_secs().to_string()),
         );
-        keys.text
-    }
-}
-
-impl Volume {
-    /// As the Engine's API takes it in `HostConfig.Binds`; for an anonymous volume the mount point alone.
-    pub fn bind(&self) -> String {
-        match self {
-            Self::Bind { source, target } => format!("{}:{target}", source.display()),
-            Self::Named { name, target } => format!("{name}:{target}"),
-            Self::Anonymous { target } => target.clone(),
+        // Keys of Compose files. Whoever adds one adds it here, under a name that was not there before.
+        keys.add("container_name", container_name);
+        keys.add("mac_address", &home.mac);
+        keys.add("aliases", &home.aliases);
+        keys.add("home_network", home.settings());
+        keys.add(
+            "links",
+            links.iter().map(|l| format!("{}:{}", l.service, l.alias)),
+        );
+        keys.add("networks", networks.iter().map(Attachment::text));
+        keys.add("network_mode", network_mode);
+        keys.add(
+            "ports",
+            ports.iter().flat_map(|(port, bindings)| {
+                let bound = move |(host, to): &(String, String)| format!("{host}:{to}:{port}");
+                bindings.iter().map(bound)
+            }),
+        );
+        keys.add("configs", files.iter().map(GivenFile::text));
+        keys.add("platform", platform);
+        for (key, told) in told {
+            keys.add(key, [told.value.to_string()]);
         }
+        keys.text
     }
 }
 
@@ -286,6 +473,43 @@ pub fn is_dns_label(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_undoes_the_isolation_is_known() {
+        let with = |change: &dyn Fn(&mut Service)| {
+            let mut service = Service::default();
+            change(&mut service);
+            service.loophole()
+        };
+        let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(with(&|_| ()), None);
+        assert_eq!(with(&|s| s.cap_add = words("NET_ADMIN SYS_TIME")), None);
+        assert_eq!(with(&|s| s.network_mode = Some("none".to_owned())), None);
+        assert!(with(&|s| s.privileged = true).is_some());
+        assert!(with(&|s| s.cap_add = words("SYS_ADMIN")).is_some());
+        assert!(with(&|s| s.network_mode = Some("host".to_owned())).is_some());
+        let host = |drop: &str, add: &str| {
+            let (drop, add) = (words(drop), words(add));
+            with(&|s| {
+                s.network_mode = Some("host".to_owned());
+                (s.cap_drop, s.cap_add) = (drop.clone(), add.clone());
+            })
+        };
+        assert_eq!(host("NET_RAW", "CHOWN"), None);
+        assert_eq!(host("ALL", "CHOWN"), None);
+        assert!(host("ALL", "NET_RAW").is_some());
+        assert!(host("NET_RAW", "NET_ADMIN").is_some());
+        let bind = |path: &str| {
+            let source = PathBuf::from(path);
+            let target = "/x:ro".to_owned();
+            with(&|s| {
+                let (source, target) = (source.clone(), target.clone());
+                s.volumes = vec![Volume::Bind { source, target }];
+            })
+        };
+        assert!(bind("/var/run/docker.sock").is_some());
+        assert_eq!(bind("/srv"), None);
+    }
 
     #[test]
     fn a_registrys_port_is_no_tag() {

@@ -1,14 +1,28 @@
 //! The numbers of the real home, the repository's own homelab.toml.
 
-use super::{Env, Plan, Service, Slice, Volume, compile, mac_of, pool};
+use super::service::Dependency;
+use super::{Env, Given, Plan, Ready, Service, Slice, Volume, compile, mac_of, pool};
+use crate::compose::{self, Project, Request, World};
 use crate::config;
+use crate::problem::Sources;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use toml::Spanned;
+
+/// Nothing beside homelab.toml.
+fn given(source: &str) -> Given<'static> {
+    Given {
+        folder: Path::new("/etc/homelab"),
+        projects: &[],
+        native_end: source.len() + 1,
+        has_all_services: true,
+    }
+}
 
 fn plan_of(source: &str) -> Plan {
-    let compiled = config::parse(source)
-        .and_then(|(config, found)| compile(&config, Path::new("/etc/homelab"), found));
+    let compiled =
+        config::parse(source).and_then(|(config, found)| compile(&config, &given(source), found));
     match compiled {
         Ok((plan, _)) => plan,
         Err(problems) => unreachable!("{problems:?}"),
@@ -221,7 +235,12 @@ fn a_fingerprint_names_the_keys_that_are_set() {
 
     let mut other = web.clone();
     other.address = Some(Ipv4Addr::new(192, 168, 1, 200));
-    other.depends_on = vec!["x".to_owned()];
+    other.depends_on = vec![Dependency {
+        service: Spanned::new(0..0, "x".to_owned()),
+        condition: Ready::Healthy,
+        is_required: true,
+        restart: false,
+    }];
     assert_eq!(
         other.fingerprint(),
         web.fingerprint(),
@@ -254,8 +273,12 @@ fn dependencies_are_a_list_or_a_table_of_starts() {
         );
         let plan = plan_of(&format!("{text}{db}"));
         assert_eq!(
-            service(&plan, "prod", "web").depends_on,
-            ["db"],
+            service(&plan, "prod", "web")
+                .depends_on
+                .iter()
+                .map(|dependency| (dependency.service.get_ref().as_str(), dependency.condition))
+                .collect::<Vec<_>>(),
+            [("db", Ready::Started)],
             "{written}"
         );
     }
@@ -306,4 +329,143 @@ fn without_isolation_there_are_slices_for_limits_only() {
         assert_eq!(slice.limits.memory, Some(1 << 30));
         assert_eq!(slice.deny, []);
     }
+}
+
+/// The plan of two environments whose services stand in a Compose file, with a piece of homelab.toml behind it.
+fn composed(native: &str, compose: &str) -> Plan {
+    const HOME: &str = "[network]\nsubnet = '192.168.1.0/24'\ngateway = '192.168.1.1'\n[shim]\naddress = '192.168.1.254'\n[hosts.pi]\naddress = '192.168.1.10'\nprimary = true\n[env.prod]\nrange = '192.168.1.192-192.168.1.223'\n[env.preprod]\nrange = '192.168.1.224-192.168.1.249'\n";
+    let source = format!("{HOME}{native}");
+    let mut sources = Sources::new("homelab.toml", source.as_str());
+    let (config, mut problems) =
+        config::parse(&source).unwrap_or_else(|problems| unreachable!("{problems:?}"));
+    let projects: Vec<Project> = ["prod", "preprod"]
+        .into_iter()
+        .map(|env| {
+            let world = World {
+                read: &|path| {
+                    let is_there = path.ends_with("compose.yml").then(|| compose.to_owned());
+                    is_there.ok_or_else(|| std::io::ErrorKind::NotFound.into())
+                },
+                variable: &|name| match (name, env) {
+                    ("ADDRESS", "prod") => Some("192.168.1.200".to_owned()),
+                    ("ADDRESS", _) => Some("192.168.1.230".to_owned()),
+                    _ => None,
+                },
+            };
+            let request = Request {
+                files: vec![(PathBuf::from("/home/compose.yml"), 0..0)],
+                project: super::network_name(env),
+                ..Request::default()
+            };
+            compose::load(&request, &world, &mut sources, &mut problems)
+        })
+        .collect();
+    let given = Given {
+        projects: &projects,
+        ..given(&source)
+    };
+    match compile(&config, &given, problems) {
+        Ok((plan, _)) => plan,
+        Err(problems) => unreachable!("{problems:?}"),
+    }
+}
+
+#[test]
+fn an_address_at_home_makes_a_network_the_home_network() {
+    let plan = composed(
+        "",
+        "services:\n  web: {image: web, networks: {any: {ipv4_address: $ADDRESS, aliases: [w]}, back: }}\n  db: {image: db, networks: [back]}\n  plain: {image: plain}\n  away: {image: away, network_mode: 'service:web'}\nnetworks: {any: {external: true, name: older}, back: {internal: true}}\n",
+    );
+    let web = service(&plan, "prod", "web");
+    assert_eq!(web.address, Some(Ipv4Addr::new(192, 168, 1, 200)));
+    assert_eq!(
+        service(&plan, "preprod", "web").address,
+        Some(Ipv4Addr::new(192, 168, 1, 230))
+    );
+    assert_eq!(
+        (web.is_on_lan, web.home.aliases.as_slice()),
+        (true, ["w".to_owned()].as_slice())
+    );
+    let networks = |name: &str| -> Vec<String> {
+        let networks = &service(&plan, "prod", name).networks;
+        networks
+            .iter()
+            .map(|attachment| attachment.network.clone())
+            .collect()
+    };
+    assert_eq!(networks("web"), ["homelab-prod_back"]);
+    assert_eq!(networks("db"), ["homelab-prod_back"]);
+    assert!(!service(&plan, "prod", "db").is_on_lan);
+    assert!(service(&plan, "prod", "plain").is_on_lan);
+    let away = service(&plan, "prod", "away");
+    assert_eq!(away.network_mode.as_deref(), Some("container:web-prod"));
+    assert_eq!(away.depends_on.len(), 1);
+    let names: Vec<&str> = env(&plan, "prod")
+        .networks
+        .iter()
+        .map(|n| n.name.as_str())
+        .collect();
+    assert_eq!(names, ["homelab-prod_back"]);
+}
+
+#[test]
+fn tables_of_homelab_toml_are_laid_over_compose_services() {
+    let plan = composed(
+        "[services.web]\nenvironment = { B = '{env}', C = 3 }\ndns = ['9.9.9.9']\n[env.preprod.services.web]\nimage = 'web:2'\naddress = '192.168.1.240'\n[services.own]\nimage = 'own'\ncpus = 1.5\n",
+        "services: {web: {image: 'web:1', environment: [A=1, B=2], dns: [1.1.1.1], user: me}}\n",
+    );
+    let values = |env_name: &str| -> Vec<String> {
+        let environment = &service(&plan, env_name, "web").environment;
+        let pair = |(name, value): (&String, &Option<String>)| {
+            format!("{name}={}", value.as_deref().unwrap_or("-"))
+        };
+        environment.iter().map(pair).collect()
+    };
+    assert_eq!(values("prod"), ["A=1", "B=prod", "C=3"]);
+    let web = service(&plan, "preprod", "web");
+    assert_eq!(
+        (web.image.as_str(), web.user.as_deref()),
+        ("web:2", Some("me"))
+    );
+    assert_eq!(web.address, Some(Ipv4Addr::new(192, 168, 1, 240)));
+    let told =
+        |service: &Service, key: &str| service.told.get(key).map(|told| told.value.to_string());
+    assert_eq!(told(web, "dns").as_deref(), Some("[\"9.9.9.9\"]"));
+    assert_eq!(
+        told(service(&plan, "prod", "own"), "cpus").as_deref(),
+        Some("1500000000")
+    );
+}
+
+/// The lab's kernel has no controllers, so no container there can be given processors.
+#[test]
+fn resources_are_told_in_the_units_of_the_engine() {
+    let plan = composed(
+        "",
+        "services:\n  old: {image: a, cpus: 0.5, mem_limit: 64m, memswap_limit: -1, cpu_period: 50ms, pids_limit: 5}\n  new: {image: a, deploy: {resources: {limits: {cpus: '0.25', memory: 1.5g, pids: 7}, reservations: {cpus: '0.1', memory: 20M}}}}\n",
+    );
+    let told = |name: &str| -> Vec<String> {
+        let told = service(&plan, "prod", name).told.values();
+        told.map(|told| format!("{}={}", told.field, told.value))
+            .collect()
+    };
+    assert_eq!(
+        told("old"),
+        [
+            "CpuPeriod=50000",
+            "NanoCpus=500000000",
+            "Memory=67108864",
+            "MemorySwap=-1",
+            "PidsLimit=5"
+        ]
+    );
+    assert_eq!(
+        told("new"),
+        [
+            "NanoCpus=250000000",
+            "Memory=1610612736",
+            "MemoryReservation=20971520",
+            "PidsLimit=7"
+        ]
+    );
 }

@@ -167,16 +167,29 @@ fn environment(plan: &Plan, env: &Env, pool: Ipv4Net) -> Vec<Row> {
 fn service_row(service: &Service, env: &Env, indent: &str) -> Row {
     let address = match service.address {
         Some(address) => address.to_string(),
-        None => "a free one".to_owned(),
+        None if service.is_on_lan => "a free one".to_owned(),
+        None => "none".to_owned(),
     };
+    let mut detail = format!("on {}, {}", service.host, service.image);
+    if !service.is_on_lan {
+        let networks = service
+            .networks
+            .iter()
+            .map(|attachment| attachment.network.as_str());
+        let places: Vec<&str> = networks.chain(service.network_mode.as_deref()).collect();
+        detail = format!("{detail}, network {}", places.join(", "));
+    }
+    if !service.is_active {
+        detail.push_str(", not by itself: its profiles are not active");
+    }
     Row {
         first: service.address.unwrap_or(env.range.last()),
         address: format!("{indent}{address}"),
         name: format!("{indent}{}", service.name),
-        detail: format!("on {}, {}", service.host, service.image),
+        detail,
         object: json!({
             "kind": "service", "name": service.name, "environment": env.name, "address": service.address,
-            "host": service.host, "image": service.image, "container": service.container(),
+            "host": service.host, "image": service.image, "container": service.container(), "active": service.is_active,
         }),
     }
 }

@@ -97,7 +97,7 @@ fn mark(differs: bool) -> &'static str {
     if differs { "differs" } else { "" }
 }
 
-fn print_table(table: &Table) {
+pub(super) fn print_table(table: &Table) {
     let red = AnsiColor::Red.on_default();
     for line in table.lines() {
         let line = line.trim_end();

@@ -242,8 +242,14 @@ mod tests {
 
     fn real_plan(isolation: &str) -> Plan {
         let source = include_str!("../../homelab.toml").replace("enforced", isolation);
+        let given = plan::Given {
+            folder: Path::new("/"),
+            projects: &[],
+            native_end: source.len() + 1,
+            has_all_services: true,
+        };
         let compiled = config::parse(&source)
-            .and_then(|(config, found)| plan::compile(&config, Path::new("/"), found));
+            .and_then(|(config, found)| plan::compile(&config, &given, found));
         compiled
             .unwrap_or_else(|problems| unreachable!("{problems:?}"))
             .0

@@ -68,7 +68,7 @@ fn services_without_address_get_a_free_one_and_keep_it(suite: &str) {
     );
     pi.homelab("env-up whoami")
         .exits(0)
-        .says("removed container whoami-preprod");
+        .says("replaced container whoami-preprod");
     assert_eq!(page().as_deref(), Some("the new whoami of preprod"));
     pi.homelab("env-up whoami").exits(0).says("nothing to do");
 }

@@ -11,7 +11,9 @@ pub(super) fn held(container: &Container, env: &Env) -> Option<Ipv4Addr> {
 
 /// The address that a service has already and may keep: it is in its environment's range and planned for nobody.
 pub fn kept(plan: &Plan, env: &Env, service: &Service, state: &State) -> Option<Ipv4Addr> {
-    let container = state.docker.container(&service.container())?;
+    let container = state
+        .docker
+        .instance(&service.env, &service.name, service.number)?;
     let address = held(container, env)?;
     plan.unplanned(env)
         .any(|unplanned| unplanned == address)

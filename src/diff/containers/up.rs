@@ -1,15 +1,20 @@
 //! Bringing services up: what each one's container needs, and in which order. Pure.
 
-use super::{Selection, addresses, in_order, remove};
+mod loopholes;
+mod needs;
+mod waits;
+
+use super::change::{Change, Changes};
+use super::{Selection, addresses, remove};
 use crate::diff::{Action, Diff, StepId, named};
 use crate::docker::NewContainer;
 use crate::failure::Blocker;
-use crate::plan::{Isolation, Service, Volume};
-use crate::state::{Container, LABEL_FINGERPRINT, Mount, State};
+use crate::plan::{ExtraNetwork, PullPolicy, Ready, Service};
+use crate::state::{Api, Container, Mount, SUCCESSOR, State};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-/// What brings the services up. Their environments are complete already.
+/// What brings the services up. They are complete already.
 ///
 /// # Errors
 /// Everything that stands in the way; nothing has been changed.
@@ -24,62 +29,82 @@ pub fn up(
         diff: Diff::default(),
         blockers: Vec::new(),
         pulled: BTreeMap::new(),
-        volumes: BTreeMap::new(),
+        made: BTreeMap::new(),
         freed: BTreeMap::new(),
+        begun: BTreeMap::new(),
+        waits: BTreeMap::new(),
+        wanted: BTreeSet::new(),
     };
     let addresses = up.addresses(services);
+    up.wanted = addresses.values().copied().collect();
     up.report_loopholes(services);
-    if selection.named.is_empty() {
-        let orphans = selection.orphans(state);
-        if selection.remove_orphans {
-            for (_, orphan) in orphans {
-                let removed = remove(orphan, "the plan does not have it", &[], &mut up.diff);
-                up.free(orphan, removed);
-            }
-        } else {
-            selection.report_orphans(&orphans, "env-up", &mut up.diff);
-        }
-    }
-    // Whoever goes or moves frees an address that another one may be waiting for, so all removals come first.
-    let mut todo = Vec::new();
-    for service in services {
-        let Some(address) = addresses.get(&service.name) else {
-            continue;
-        };
-        let change = up.change(service, *address);
-        todo.push((service, *address, change));
-    }
-    let moving: BTreeSet<String> = services.iter().map(Service::container).collect();
-    for (_, address, change) in &todo {
-        if !matches!(change, Change::None) {
+    up.report_shared_volumes(services);
+    up.remove_surplus(services);
+    let changes = Changes::new(selection, services, &addresses, state);
+    let (changes, mut blockers) = changes.decide();
+    up.blockers.append(&mut blockers);
+    let moving: BTreeSet<&str> = services
+        .iter()
+        .filter_map(|service| {
+            let found = state
+                .docker
+                .instance(&service.env, &service.name, service.number);
+            Some(found?.name.as_str())
+        })
+        .collect();
+    for (service, change) in services.iter().zip(&changes) {
+        if !matches!(change, Change::None)
+            && let Some(address) = addresses.get(&service.container())
+        {
             up.check_free(*address, &moving);
+        }
+        if matches!(change, Change::Create | Change::Recreate(_)) {
+            up.check_needs(service);
+        } else {
+            up.warn_of_networks(service);
         }
     }
     if !up.blockers.is_empty() {
         return Err(up.blockers);
     }
-    let mut started: BTreeMap<&str, StepId> = BTreeMap::new();
-    let mut ready = Vec::new();
-    for (service, address, change) in todo {
-        let created = up.create(service, address, &change);
-        ready.push((service, address, change, created));
-    }
-    for (service, address, change, created) in
-        in_order(ready, |(a, ..), (b, ..)| a.depends_on.contains(&b.name))
-    {
-        if let Some(step) = up.start(service, address, &change, created, &started) {
-            started.insert(&service.name, step);
+    if selection.pulls_first {
+        for service in services {
+            if selection.policy(service) == PullPolicy::Always {
+                up.pull(service);
+            }
         }
+    }
+    // Whoever goes or moves frees an address that another one may be waiting for, so all that makes room comes first.
+    let renewed = renewed(services, &changes);
+    let mut ready = Vec::new();
+    for (service, change) in services.iter().zip(&changes) {
+        let address = addresses.get(&service.container()).copied();
+        let made = up.make(service, address, change, &renewed);
+        ready.push((service, address, change, made));
+    }
+    let ordered = super::in_order(ready, |(a, ..), (b, ..)| a.depends_on(&b.name));
+    for (service, address, change, made) in ordered {
+        up.start(service, address, change, made);
     }
     Ok(up.diff)
 }
 
-/// What has to happen with a service's container.
-enum Change {
-    None,
-    Start,
-    Create,
-    Recreate(String),
+/// The names of containers that are made anew.
+fn renewed(services: &[Service], changes: &[Change]) -> BTreeSet<String> {
+    let moved = services.iter().zip(changes);
+    moved
+        .filter(|(_, change)| matches!(change, Change::Recreate(_)))
+        .map(|(service, _)| service.container())
+        .collect()
+}
+
+/// What was made for a container that is to start.
+#[derive(Default)]
+struct Made {
+    /// The steps that its start waits for.
+    after: Vec<StepId>,
+    /// The container that it takes the place of.
+    replaces: Option<String>,
 }
 
 struct Up<'a> {
@@ -89,15 +114,22 @@ struct Up<'a> {
     blockers: Vec<Blocker>,
     /// The step that pulls an image.
     pulled: BTreeMap<String, StepId>,
-    /// The step that makes a volume.
-    volumes: BTreeMap<String, StepId>,
+    /// The step that makes a volume or a network, by kind and name.
+    made: BTreeMap<(&'static str, String), StepId>,
     /// The step after which an address is free.
     freed: BTreeMap<Ipv4Addr, StepId>,
+    /// The steps that start a service's containers.
+    begun: BTreeMap<String, Vec<StepId>>,
+    /// The step after which a container is ready.
+    waits: BTreeMap<(String, Ready), StepId>,
+    /// The addresses that services of this run are to have.
+    wanted: BTreeSet<Ipv4Addr>,
 }
 
 impl Up<'_> {
     fn container(&self, service: &Service) -> Option<&Container> {
-        self.state.docker.container(&service.container())
+        let docker = &self.state.docker;
+        docker.instance(&service.env, &service.name, service.number)
     }
 
     fn free(&mut self, container: &Container, step: StepId) {
@@ -106,24 +138,26 @@ impl Up<'_> {
         }
     }
 
-    /// The address of every service: the planned one, else the one that its container has, else the lowest free one.
+    /// The addresses of the services that have one, by container: the planned one, else the one that its container has,
+    /// else the lowest free one.
     fn addresses(&mut self, services: &[Service]) -> BTreeMap<String, Ipv4Addr> {
         let (plan, env) = (self.selection.plan, self.selection.env);
         let mut free = addresses::free(plan, env, self.state);
         let mut found = BTreeMap::new();
         let mut without = Vec::new();
-        for service in services {
+        for service in services.iter().filter(|service| service.is_on_lan) {
             let address = service
                 .address
                 .or_else(|| addresses::kept(plan, env, service, self.state))
                 .or_else(|| free.next());
             match address {
                 Some(address) => {
-                    found.insert(service.name.clone(), address);
+                    found.insert(service.container(), address);
                 }
                 None => without.push(service.name.clone()),
             }
         }
+        without.dedup();
         if !without.is_empty() {
             self.blockers.push(Blocker::new(
                 format!(
@@ -138,233 +172,273 @@ impl Up<'_> {
         found
     }
 
-    /// Names the services whose processes could leave their slice.
-    fn report_loopholes(&mut self, services: &[Service]) {
-        if self.selection.plan.isolation == Isolation::Off {
-            return;
+    /// Takes away what the plan does not have: orphans when that is wished, containers beyond a service's number, and
+    /// successors that never came to take their place.
+    fn remove_surplus(&mut self, services: &[Service]) {
+        let state = self.state;
+        if self.selection.named.is_empty() {
+            let orphans = self.selection.orphans(state);
+            if self.selection.remove_orphans {
+                for (_, orphan) in orphans {
+                    let removed = remove(orphan, "the plan does not have it", &[], &mut self.diff);
+                    self.free(orphan, removed);
+                }
+            } else {
+                self.selection
+                    .report_orphans(&orphans, "env-up", &mut self.diff);
+            }
         }
+        let mut names: BTreeMap<&str, u32> = BTreeMap::new();
         for service in services {
-            if let Some(why) = service.loophole() {
-                self.diff.warn(
-                    format!(
-                        "service `{}` is {why}: a process in it can leave its slice and reach other environments",
-                        service.name
-                    ),
-                    "give it only the capabilities and devices that it needs, by `cap_add` and `devices`",
-                );
+            let most = names.entry(&service.name).or_default();
+            *most = service.number.max(*most);
+        }
+        let env = &self.selection.env.name;
+        for (name, most) in names {
+            let all: Vec<&Container> = state.docker.instances(env, name).collect();
+            for container in all {
+                if container.number() > most {
+                    let cause = format!("service {name} has {most} containers");
+                    let removed = remove(container, &cause, &[], &mut self.diff);
+                    self.free(container, removed);
+                } else if container.is_successor() {
+                    let cause = "it was to take a place when homelab was stopped";
+                    let removed = remove(container, cause, &[], &mut self.diff);
+                    self.made
+                        .insert(("successor", container.name.clone()), removed);
+                    self.free(container, removed);
+                }
             }
         }
     }
 
-    fn change(&mut self, service: &Service, address: Ipv4Addr) -> Change {
-        let name = service.container();
-        let Some(container) = self.state.docker.container(&name) else {
-            return Change::Create;
-        };
-        if container.service().is_none() {
-            self.blockers.push(Blocker::new(
-                format!("there is a container `{name}` that homelab did not make"),
-                format!("remove it with `docker rm -f {name}`, or give the service another name"),
-            ));
-            return Change::None;
-        }
-        match self.misfit(container, service, address) {
-            Some(cause) => Change::Recreate(cause),
-            None if container.is_running() => Change::None,
-            None => Change::Start,
-        }
-    }
-
-    /// Why a container has to be made anew.
-    fn misfit(
-        &self,
-        container: &Container,
+    /// The steps up to a container that is there but does not run.
+    fn make(
+        &mut self,
         service: &Service,
-        address: Ipv4Addr,
-    ) -> Option<String> {
-        if matches!(container.state.as_str(), "dead" | "removing") {
-            return Some(format!("it is {}", container.state));
-        }
-        let made_from = container.labels.get(LABEL_FINGERPRINT);
-        let made_from = made_from.map(String::as_str).unwrap_or_default();
-        if let Some(keys) = changed_keys(made_from, &service.fingerprint()) {
-            return Some(keys);
-        }
-        if let Some(image) = self.state.docker.images.get(&service.image)
-            && *image != container.image
-        {
-            return Some(format!("image {} is another one now", service.image));
-        }
-        let network = self.selection.env.network();
-        let Some(endpoint) = container.networks.get(&network) else {
-            return Some(format!("it is not attached to network {network}"));
-        };
-        let id = self.state.docker.network(&network).map(|n| n.id.as_str());
-        if !endpoint.network_id.is_empty() && id.is_some_and(|id| id != endpoint.network_id) {
-            return Some(format!("network {network} was made anew"));
-        }
-        match endpoint.address {
-            Some(held) if held != address => {
-                Some(format!("its address is {held}, planned is {address}"))
-            }
-            Some(_) => None,
-            None => Some(format!("it has no address, planned is {address}")),
-        }
-    }
-
-    /// Whether somebody who is not among the `moving` has an address and keeps it.
-    fn check_free(&mut self, address: Ipv4Addr, moving: &BTreeSet<String>) {
-        let holder = self.state.docker.containers.iter().find(|container| {
-            let holds = container
-                .networks
-                .values()
-                .any(|endpoint| endpoint.address == Some(address));
-            holds && !moving.contains(&container.name)
-        });
-        if let Some(holder) = holder
-            && !self.freed.contains_key(&address)
-        {
-            self.blockers.push(Blocker::new(
-                format!("container `{}` has {address} already", holder.name),
-                format!(
-                    "remove it with `docker rm -f {}`, or plan another address",
-                    holder.name
-                ),
-            ));
-        }
-    }
-
-    /// The steps up to a container that is there but does not run; the last one.
-    fn create(&mut self, service: &Service, address: Ipv4Addr, change: &Change) -> Option<StepId> {
+        address: Option<Ipv4Addr>,
+        change: &Change,
+        moving: &BTreeSet<String>,
+    ) -> Made {
         let cause = match change {
-            Change::None | Change::Start => return None,
+            Change::Start => return self.fill(service),
+            Change::None | Change::Restart(_) => return Made::default(),
             Change::Create => "it does not exist",
             Change::Recreate(_) => "it is made anew",
         };
         let mut after = self.pull(service);
-        after.extend(self.create_volumes(service));
-        let mut carried = Vec::new();
+        after.extend(self.make_networks(service));
+        after.extend(self.make_volumes(service));
+        let mut new = NewContainer {
+            name: service.container(),
+            service: service.clone(),
+            address,
+            carried: Vec::new(),
+        };
+        let mut made = Made::default();
+        let mut left = self.state.docker.instances(&service.env, &service.name);
+        let left = left.find(|left| left.is_successor() && left.number() == service.number);
+        if let (Change::Create, Some(left)) = (change, left) {
+            new.carried = anonymous_volumes(left, service);
+        }
         if let Change::Recreate(why) = change
             && let Some(old) = self.container(service).cloned()
         {
-            carried = anonymous_volumes(&old, service);
-            // The old one runs until everything that its successor needs is there.
-            let removed = remove(&old, why, &after, &mut self.diff);
-            self.free(&old, removed);
-            after = vec![removed];
+            new.carried = anonymous_volumes(&old, service);
+            if self.may_wait(&old, address, moving) {
+                // The old one runs until its successor is ready to start, and again when that fails.
+                new.name += SUCCESSOR;
+                after.extend(self.made.get(&("successor", new.name.clone())));
+                made.replaces = Some(old.name.clone());
+            } else {
+                let removed = remove(&old, why, &after, &mut self.diff);
+                self.free(&old, removed);
+                after = vec![removed];
+            }
         }
-        let new = NewContainer {
-            service: service.clone(),
-            address,
-            carried,
+        let cause = match &made.replaces {
+            Some(old) => format!("it takes the place of {old}"),
+            None => cause.to_owned(),
         };
-        let action = Action::CreateContainer(Box::new(new));
-        Some(self.diff.push(action, cause, &after))
+        let (name, service) = (new.name.clone(), service.clone());
+        let create = Action::CreateContainer(Box::new(new));
+        let mut last = self.diff.push(create, cause, &after);
+        // Before API 1.44 a container is made on one network and then joins the others.
+        if self.state.docker.api < Api::SEVERAL_NETWORKS {
+            for attachment in service.attachments_to_join() {
+                let join = Action::JoinNetwork {
+                    name: name.clone(),
+                    service: Box::new(service.clone()),
+                    attachment: Box::new(attachment.clone()),
+                };
+                last = self.diff.push(join, "it is new", &[last]);
+            }
+        }
+        let given = service.given_contents();
+        if !given.is_empty() {
+            let put = Action::PutFiles { name, files: given };
+            last = self.diff.push(put, "it is new", &[last]);
+        }
+        made.after.push(last);
+        made
+    }
+
+    /// A container that was made and never started may have been left without its files by a run that was killed.
+    fn fill(&mut self, service: &Service) -> Made {
+        let files = service.given_contents();
+        let container = self
+            .container(service)
+            .filter(|found| found.state == "created");
+        let Some(name) = container.map(|found| found.name.clone()) else {
+            return Made::default();
+        };
+        let mut made = Made::default();
+        if !files.is_empty() {
+            let put = Action::PutFiles { name, files };
+            made.after.push(self.diff.push(put, "it never ran", &[]));
+        }
+        made
+    }
+
+    /// Whether the old container may live until the new one starts: nobody else has the new one's address until then, and
+    /// nobody waits for the old one's.
+    fn may_wait(
+        &self,
+        old: &Container,
+        address: Option<Ipv4Addr>,
+        moving: &BTreeSet<String>,
+    ) -> bool {
+        let held = addresses::held(old, self.selection.env);
+        if held == address {
+            return true;
+        }
+        if held.is_some_and(|held| self.wanted.contains(&held)) {
+            return false;
+        }
+        let all = self.state.docker.containers.iter();
+        let mut others = all.filter(|other| other.name != old.name && moving.contains(&other.name));
+        !others.any(|other| addresses::held(other, self.selection.env) == address)
     }
 
     fn pull(&mut self, service: &Service) -> Vec<StepId> {
         let image = &service.image;
-        if self.state.docker.images.contains_key(image) {
+        let is_wanted =
+            self.selection.pulls_first && self.selection.policy(service) == PullPolicy::Always;
+        if self.state.docker.images.contains_key(image) && !is_wanted {
             return Vec::new();
         }
         let step = if let Some(step) = self.pulled.get(image) {
             *step
         } else {
+            let cause = if is_wanted {
+                "it is to be pulled always"
+            } else {
+                "it is not on this machine"
+            };
             let action = Action::Pull {
                 image: image.clone(),
+                platform: service.platform.clone(),
             };
-            self.diff.push(action, "it is not on this machine", &[])
+            self.diff.push(action, cause, &[])
         };
         self.pulled.insert(image.clone(), step);
         vec![step]
     }
 
-    fn create_volumes(&mut self, service: &Service) -> Vec<StepId> {
+    fn make_networks(&mut self, service: &Service) -> Vec<StepId> {
         let mut steps = Vec::new();
-        for name in service.named_volumes() {
-            if self.state.docker.volumes.iter().any(|known| known == name) {
+        for attachment in &service.networks {
+            let name = &attachment.network;
+            let planned: Option<&ExtraNetwork> = self
+                .selection
+                .env
+                .networks
+                .iter()
+                .find(|network| network.name == *name);
+            let Some(planned) = planned.filter(|network| !network.is_external) else {
+                continue;
+            };
+            if self.state.docker.network(name).is_some() {
                 continue;
             }
-            let step = if let Some(step) = self.volumes.get(name) {
-                *step
-            } else {
-                let action = Action::CreateVolume {
-                    name: name.to_owned(),
-                    env: service.env.clone(),
-                };
+            let key = ("network", name.clone());
+            let step = self.made.get(&key).copied().unwrap_or_else(|| {
+                let action = Action::CreateExtraNetwork(Box::new(planned.clone()));
                 self.diff.push(action, "it does not exist", &[])
-            };
-            self.volumes.insert(name.to_owned(), step);
+            });
+            self.made.insert(key, step);
             steps.push(step);
         }
         steps
     }
 
-    fn start(
-        &mut self,
-        service: &Service,
-        address: Ipv4Addr,
-        change: &Change,
-        created: Option<StepId>,
-        started: &BTreeMap<&str, StepId>,
-    ) -> Option<StepId> {
-        let cause = match change {
-            Change::None => return None,
-            Change::Start => "it does not run",
-            Change::Create | Change::Recreate(_) => "it is new",
-        };
-        let mut after: Vec<StepId> = created.into_iter().collect();
-        after.extend(self.freed.get(&address));
-        let dependencies = service.depends_on.iter();
-        after.extend(dependencies.filter_map(|name| started.get(name.as_str())));
+    fn make_volumes(&mut self, service: &Service) -> Vec<StepId> {
+        let mut steps = Vec::new();
+        for name in service.named_volumes() {
+            if self.state.docker.volumes.iter().any(|known| known == name) {
+                continue;
+            }
+            let key = ("volume", name.to_owned());
+            let step = if let Some(step) = self.made.get(&key) {
+                *step
+            } else {
+                let action = Action::CreateVolume(Box::new(self.volume(name, &service.env)));
+                self.diff.push(action, "it does not exist", &[])
+            };
+            self.made.insert(key, step);
+            steps.push(step);
+        }
+        steps
+    }
+
+    fn start(&mut self, service: &Service, address: Option<Ipv4Addr>, change: &Change, made: Made) {
+        if matches!(change, Change::None) {
+            return;
+        }
+        let (mut after, over) = self.wait_for_dependencies(service);
+        after.extend(made.after);
+        after.extend(address.and_then(|address| self.freed.get(&address)));
         let name = service.container();
-        Some(
-            self.diff
-                .push(Action::StartContainer { name }, cause, &after),
-        )
+        let (action, cause) = match (change, made.replaces) {
+            (Change::Recreate(why), Some(old)) => {
+                (Action::ReplaceContainer { name, old }, why.as_str())
+            }
+            (Change::Restart(why), _) => (Action::RestartContainer { name }, why.as_str()),
+            (Change::Start, _) => (Action::StartContainer { name }, "it does not run"),
+            _ => (Action::StartContainer { name }, "it is new"),
+        };
+        let step = self.diff.push(action, cause, &after);
+        if let Some(pushed) = self.diff.steps.last_mut() {
+            pushed.after_end = over;
+        }
+        if let Some(old) = self.container(service).cloned()
+            && matches!(change, Change::Recreate(_))
+        {
+            self.freed.extend(
+                addresses::held(&old, self.selection.env)
+                    .filter(|held| !self.freed.contains_key(held))
+                    .map(|held| (held, step)),
+            );
+        }
+        self.begun
+            .entry(service.name.clone())
+            .or_default()
+            .push(step);
     }
 }
 
 /// Volumes without a name, which `docker compose` too hands on to the container that takes the place of another.
 fn anonymous_volumes(old: &Container, service: &Service) -> Vec<Mount> {
-    let planned: Vec<String> = service
+    let planned: Vec<&str> = service
         .volumes
         .iter()
-        .filter_map(|volume| match volume {
-            Volume::Bind { target, .. } | Volume::Named { target, .. } => {
-                target.split(':').next().map(str::to_owned)
-            }
-            Volume::Anonymous { .. } => None,
-        })
-        .chain(service.tmpfs.keys().cloned())
+        .filter(|volume| !matches!(volume, crate::plan::Volume::Anonymous { .. }))
+        .map(crate::plan::Volume::target)
+        .chain(service.tmpfs.keys().map(String::as_str))
         .collect();
     old.volumes
         .iter()
-        .filter(|mount| mount.is_anonymous() && !planned.contains(&mount.target))
+        .filter(|mount| mount.is_anonymous() && !planned.contains(&mount.target.as_str()))
         .cloned()
         .collect()
-}
-
-/// Which keys differ between two fingerprints, as a cause; `None` when none does.
-fn changed_keys(old: &str, new: &str) -> Option<String> {
-    if old == new {
-        return None;
-    }
-    let keys = |text: &'_ str| -> BTreeMap<String, String> {
-        text.split(';')
-            .filter_map(|pair| pair.split_once('='))
-            .map(|(key, hash)| (key.to_owned(), hash.to_owned()))
-            .collect()
-    };
-    let (old_keys, new_keys) = (keys(old), keys(new));
-    let changed: BTreeSet<&String> = old_keys
-        .keys()
-        .chain(new_keys.keys())
-        .filter(|key| old_keys.get(*key) != new_keys.get(*key))
-        .collect();
-    let changed: Vec<&str> = changed.into_iter().map(String::as_str).collect();
-    if changed.is_empty() {
-        return Some("it was made by another version of homelab".to_owned());
-    }
-    Some(format!("changed: {}", changed.join(", ")))
 }

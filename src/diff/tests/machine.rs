@@ -1,10 +1,11 @@
 //! What the kernel and the Engine make of a step, on a state instead of a machine. What they would refuse fails the test.
 
 use crate::diff::{Action, Step};
+use crate::docker::NewContainer;
 use crate::plan;
 use crate::state::{
-    Api, Container, Endpoint, LABEL_ENVIRONMENT, LABEL_FINGERPRINT, LABEL_SERVICE, Link, Network,
-    Pool, Slice, State, Systemd,
+    Api, Container, Docker, Endpoint, LABEL_COMPOSE_NUMBER, LABEL_ENVIRONMENT, LABEL_EXTRA_NETWORK,
+    LABEL_FINGERPRINT, LABEL_SERVICE, Link, Network, Pool, SUCCESSOR, Slice, State, Systemd,
 };
 use crate::units;
 use ipnet::Ipv4Net;
@@ -178,6 +179,7 @@ fn listed(slice: &Slice, what: &str) -> Vec<Ipv4Net> {
     words.filter_map(|word| net(word).ok()).collect()
 }
 
+#[expect(clippy::too_many_lines, reason = "one arm for each call")]
 fn ask_engine(action: &Action, step: usize, state: &mut State) {
     let docker = &mut state.docker;
     let id = format!(
@@ -228,41 +230,68 @@ fn ask_engine(action: &Action, step: usize, state: &mut State) {
             );
             docker.networks.retain(|network| network.id != *id);
         }
-        Action::Pull { image } => {
+        Action::Pull { image, .. } => {
             docker
                 .images
                 .insert(image.clone(), format!("sha256:{image}"));
         }
-        Action::CreateVolume { name, .. } => docker.volumes.push(name.clone()),
-        Action::CreateContainer(new) => {
-            let (name, service) = (new.service.container(), &new.service);
-            assert!(docker.container(&name).is_none(), "container {name} exists");
-            for volume in service.named_volumes() {
-                assert!(
-                    docker.volumes.iter().any(|known| known == volume),
-                    "no volume {volume}"
-                );
-            }
-            let image = docker.images.get(&service.image);
-            let image = image.unwrap_or_else(|| unreachable!("{} is not there", service.image));
-            let endpoint = Endpoint {
-                network_id: String::new(),
-                address: Some(new.address),
-            };
-            docker.containers.push(Container {
-                name,
+        Action::CreateVolume(volume) => docker.volumes.push(volume.name.clone()),
+        Action::CreateExtraNetwork(network) => {
+            assert!(
+                docker.network(&network.name).is_none(),
+                "{} exists",
+                network.name
+            );
+            docker.networks.push(Network {
+                name: network.name.clone(),
                 id,
-                image: image.clone(),
-                state: "created".to_owned(),
+                driver: "bridge".to_owned(),
                 labels: BTreeMap::from([
-                    (LABEL_ENVIRONMENT.to_owned(), service.env.clone()),
-                    (LABEL_SERVICE.to_owned(), service.name.clone()),
-                    (LABEL_FINGERPRINT.to_owned(), service.fingerprint()),
+                    (LABEL_EXTRA_NETWORK.to_owned(), network.env.clone()),
+                    (LABEL_FINGERPRINT.to_owned(), network.fingerprint()),
                 ]),
-                networks: BTreeMap::from([(plan::network_name(&service.env), endpoint)]),
-                volumes: new.carried.clone(),
+                ..Network::default()
             });
         }
+        Action::JoinNetwork {
+            name, attachment, ..
+        } => {
+            let network = attachment.network.clone();
+            assert!(
+                docker.network(&network).is_some(),
+                "there is no network {network}"
+            );
+            let joins = docker.containers.iter_mut().find(|c| c.name == *name);
+            let joins = joins.unwrap_or_else(|| unreachable!("no {name}"));
+            joins.networks.insert(network, Endpoint::default());
+        }
+        Action::PutFiles { name, .. } => {
+            assert!(
+                docker.container(name).is_some_and(|c| !c.is_running()),
+                "{name} runs"
+            );
+        }
+        Action::ReplaceContainer { name, old } => replace(name, old, state),
+        Action::RestartContainer { name } => {
+            assert!(docker.container(name).is_some(), "there is no {name}");
+        }
+        Action::Await {
+            name, condition, ..
+        } => {
+            let awaited = docker.containers.iter_mut().find(|c| c.name == *name);
+            let awaited = awaited.unwrap_or_else(|| unreachable!("no {name}"));
+            assert!(
+                awaited.is_running() || awaited.state == "exited",
+                "{name} was never started"
+            );
+            if *condition == plan::Ready::Completed {
+                awaited.state = "exited".to_owned();
+                awaited.status = "Exited (0) 1 second ago".to_owned();
+            } else {
+                awaited.status = "Up 1 second (healthy)".to_owned();
+            }
+        }
+        Action::CreateContainer(new) => create(new, id, docker),
         Action::StartContainer { name } => start(name, state),
         Action::StopContainer { name } => {
             let found = docker.containers.iter_mut().find(|c| c.name == *name);
@@ -278,6 +307,69 @@ fn ask_engine(action: &Action, step: usize, state: &mut State) {
                 .retain(|container| container.name != *name);
         }
         action => unreachable!("the kernel does {action:?}"),
+    }
+}
+
+fn create(new: &NewContainer, id: String, docker: &mut Docker) {
+    let (name, service) = (new.name.clone(), &new.service);
+    assert!(docker.container(&name).is_none(), "container {name} exists");
+    for volume in service.named_volumes() {
+        assert!(
+            docker.volumes.iter().any(|known| known == volume),
+            "no volume {volume}"
+        );
+    }
+    let image = docker.images.get(&service.image);
+    let image = image.unwrap_or_else(|| unreachable!("{} is not there", service.image));
+    let home = new.address.map(|address| {
+        let endpoint = Endpoint {
+            network_id: String::new(),
+            address: Some(address),
+        };
+        (plan::network_name(&service.env), endpoint)
+    });
+    let mut networks: BTreeMap<String, Endpoint> = home.into_iter().collect();
+    for attachment in &service.networks {
+        let name = &attachment.network;
+        assert!(
+            docker.networks.iter().any(|n| n.name == *name),
+            "there is no network {name}"
+        );
+        if docker.api >= Api::SEVERAL_NETWORKS || networks.is_empty() {
+            networks.insert(name.clone(), Endpoint::default());
+        }
+    }
+    docker.containers.push(Container {
+        name,
+        id,
+        image: image.clone(),
+        state: "created".to_owned(),
+        labels: BTreeMap::from([
+            (LABEL_ENVIRONMENT.to_owned(), service.env.clone()),
+            (LABEL_SERVICE.to_owned(), service.name.clone()),
+            (LABEL_FINGERPRINT.to_owned(), service.fingerprint()),
+            (LABEL_COMPOSE_NUMBER.to_owned(), service.number.to_string()),
+        ]),
+        networks,
+        volumes: new.carried.clone(),
+        ..Container::default()
+    });
+}
+
+fn replace(name: &str, old: &str, state: &mut State) {
+    let successor = format!("{name}{SUCCESSOR}");
+    for container in &mut state.docker.containers {
+        if container.name == *old {
+            container.state = "exited".to_owned();
+        }
+    }
+    start(&successor, state);
+    let containers = &mut state.docker.containers;
+    containers.retain(|container| container.name != *old);
+    for container in containers {
+        if container.name == successor {
+            name.clone_into(&mut container.name);
+        }
     }
 }
 

@@ -53,6 +53,28 @@ pub(super) fn names_fit(draft: &Draft, problems: &mut Problems) {
     for service in &draft.config.services {
         label_fits("service", &service.name, 63, "", problems);
     }
+    for service in draft.envs.iter().flat_map(|env| &env.services) {
+        let name = service.name.get_ref();
+        let fits = name.len() <= 63
+            && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && name
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c));
+        let is_native = draft
+            .config
+            .services
+            .iter()
+            .any(|native| native.name.get_ref() == name);
+        if !fits && !is_native {
+            problems.push(
+                Problem::error(
+                    service.name.span(),
+                    format!("`{name}` cannot be the name of a service"),
+                )
+                .hint("names have letters, digits, `_`, `.` and `-`, at most 63 of them"),
+            );
+        }
+    }
     container_names_differ(draft, problems);
 }
 
@@ -75,13 +97,17 @@ fn article(kind: &str) -> &'static str {
     if kind.starts_with('e') { "an" } else { "a" }
 }
 
-/// `a-b` in `c` and `a` in `b-c` would both be the container `a-b-c`.
+/// `a-b` in `c` and `a` in `b-c` would both be the container `a-b-c`, and a `container_name` may be anything.
 fn container_names_differ(draft: &Draft, problems: &mut Problems) {
-    let mut seen: BTreeMap<String, (&DraftService, &DraftEnv)> = BTreeMap::new();
+    let mut seen: BTreeMap<(Option<&str>, String), (&DraftService, &DraftEnv)> = BTreeMap::new();
     for env in &draft.envs {
         for service in &env.services {
-            let container = format!("{}-{}", service.name.get_ref(), env.name.get_ref());
-            if let Some((other, other_env)) = seen.insert(container.clone(), (service, env)) {
+            let container = service.service.container();
+            // Names that are chosen may be chosen again on another host.
+            let is_chosen = service.service.container_name.is_some();
+            let host = service.host.as_deref().filter(|_| is_chosen);
+            let key = (host, container.clone());
+            if let Some((other, other_env)) = seen.insert(key, (service, env)) {
                 problems.push(
                     Problem::error(
                         service.name.span(),
@@ -93,7 +119,11 @@ fn container_names_differ(draft: &Draft, problems: &mut Problems) {
                             env.name.get_ref()
                         ),
                     )
-                    .hint("rename one of the services"),
+                    .hint(if is_chosen {
+                        "write `container_name: NAME-$COMPOSE_PROJECT_NAME`, or leave it out: a container is named SERVICE-ENV"
+                    } else {
+                        "rename one of the services"
+                    }),
                 );
             }
         }

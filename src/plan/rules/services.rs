@@ -63,7 +63,7 @@ pub(super) fn hosts_of_services_exist(draft: &Draft, problems: &mut Problems) {
         .map(|host| host.name.get_ref().as_str())
         .collect();
     for service in draft.envs.iter().flat_map(|env| &env.services) {
-        let Some(host) = &service.keys.host else {
+        let Some(host) = &service.named_host else {
             continue;
         };
         if !known.contains(&host.get_ref().as_str()) {
@@ -107,6 +107,28 @@ pub(super) fn service_addresses_are_their_environments(draft: &Draft, problems: 
     }
 }
 
+pub(super) fn several_containers_share_nothing(draft: &Draft, problems: &mut Problems) {
+    for service in draft.envs.iter().flat_map(|env| &env.services) {
+        let what = match (&service.address, &service.service.container_name) {
+            _ if service.scale < 2 => continue,
+            (Some(_), _) => "one address",
+            (None, Some(_)) => "one `container_name`",
+            (None, None) => continue,
+        };
+        problems.push(
+            Problem::error(
+                service.name.span(),
+                format!(
+                    "service `{}` has {} containers and {what}",
+                    service.name.get_ref(),
+                    service.scale
+                ),
+            )
+            .hint("leave it out, and each container gets its own, or leave out `scale` and `replicas`"),
+        );
+    }
+}
+
 pub(super) fn service_addresses_are_their_own(draft: &Draft, problems: &mut Problems) {
     let mut seen: BTreeMap<Ipv4Addr, (Span, String)> = BTreeMap::new();
     for host in &draft.hosts {
@@ -134,15 +156,19 @@ pub(super) fn service_addresses_are_their_own(draft: &Draft, problems: &mut Prob
                     .hint("choose an address that nothing else has"),
                 );
             } else {
-                let what = format!("service `{name}`");
+                let what = format!("service `{name}` in environment `{}`", env.name.get_ref());
                 seen.insert(*address.get_ref(), (address.span(), what));
             }
         }
     }
 }
 
-pub(super) fn dependencies(service: &DraftService) -> &[Text] {
-    service.keys.depends_on.as_deref().unwrap_or_default()
+pub(super) fn dependencies(service: &DraftService) -> impl Iterator<Item = &Text> {
+    service
+        .service
+        .depends_on
+        .iter()
+        .map(|dependency| &dependency.service)
 }
 
 pub(super) fn dependencies_exist(draft: &Draft, problems: &mut Problems) {
@@ -153,9 +179,11 @@ pub(super) fn dependencies_exist(draft: &Draft, problems: &mut Problems) {
             .map(|service| service.name.get_ref().as_str())
             .collect();
         for service in &env.services {
-            for dependency in dependencies(service) {
+            for dependency in &service.service.depends_on {
+                let is_required = dependency.is_required;
+                let dependency = &dependency.service;
                 let name = dependency.get_ref();
-                if known.contains(&name.as_str()) {
+                if !is_required || known.contains(&name.as_str()) {
                     continue;
                 }
                 let (service, env_name) = (service.name.get_ref(), env.name.get_ref());
@@ -184,9 +212,7 @@ pub(super) fn dependencies_have_an_order(draft: &Draft, problems: &mut Problems)
             let before = waiting.len();
             let names: Vec<String> = waiting.iter().map(|s| s.name.get_ref().clone()).collect();
             waiting.retain(|service| {
-                dependencies(service)
-                    .iter()
-                    .any(|dependency| names.contains(dependency.get_ref()))
+                dependencies(service).any(|dependency| names.contains(dependency.get_ref()))
             });
             if waiting.len() == before {
                 break;
@@ -194,9 +220,8 @@ pub(super) fn dependencies_have_an_order(draft: &Draft, problems: &mut Problems)
         }
         let names: Vec<&str> = waiting.iter().map(|s| s.name.get_ref().as_str()).collect();
         let circle = waiting.iter().find_map(|service| {
-            let dependency = dependencies(service)
-                .iter()
-                .find(|d| names.contains(&d.get_ref().as_str()))?;
+            let dependency =
+                dependencies(service).find(|d| names.contains(&d.get_ref().as_str()))?;
             Some((service, dependency))
         });
         if let Some((service, dependency)) = circle {

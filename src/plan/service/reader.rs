@@ -1,162 +1,228 @@
-//! The keys of a service from text to values. Pure.
+//! The keys of a service from values to what the Engine is told. Pure.
 
-use super::{Device, Restart, Service, Volume, is_dns_label, split_tag};
-use crate::config::{self, OneOrMany, Text};
+use super::extra::{ExtraNetwork, ExtraVolume};
+use super::fields::{Fields, Named};
+use super::told::{NO_GPU, Teller, restart_policy};
+use super::values::{capability, is_host_name, is_signal, parse_bytes, parse_duration};
+use super::{
+    Dependency, Device, EnvFile, PullPolicy, Ready, Restart, Service, mounts, networks, split_tag,
+};
+use crate::compose::Project;
+use crate::node::{Map, Node, Value};
 use crate::plan::Problems;
-use crate::problem::{Problem, nearest};
-use std::collections::BTreeMap;
+use crate::problem::{Problem, Span, nearest};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
+use toml::Spanned;
 
-/// Turns one service of the file, overrides already applied, into values. Everything wrong goes to `problems`.
-pub(in crate::plan) struct Reader<'a> {
-    /// The environment, for `{env}` and for the names of volumes.
+/// What a service is read in.
+pub(in crate::plan) struct Context<'a> {
+    /// The environment.
     pub env: &'a str,
-    /// The host, for `{host}`.
+    /// The host that the service runs on.
     pub host: &'a str,
     /// The slice of the environment's containers, when it has one.
     pub slice: Option<&'a str>,
-    /// The folder that relative paths start from: that of homelab.toml.
-    pub folder: &'a Path,
-    /// Where problems go.
-    pub problems: &'a mut Problems,
+    /// The merged Compose files of the environment.
+    pub project: &'a Project,
+    /// The names under which the files know the home network.
+    pub lan: &'a BTreeSet<String>,
+    /// The other networks.
+    pub networks: &'a [ExtraNetwork],
+    /// The volumes that the files declare.
+    pub volumes: &'a [ExtraVolume],
+    /// Active profiles.
+    pub profiles: &'a BTreeSet<String>,
+    /// Whether a place is in homelab.toml, where volumes need no declaration.
+    pub is_native: &'a dyn Fn(&Span) -> bool,
 }
 
-impl Reader<'_> {
-    pub(in crate::plan) fn read(
-        &mut self,
-        service: &config::Service,
-        address: Option<Ipv4Addr>,
-    ) -> Service {
-        let config::Service {
-            name,
-            address: _,
-            host: _,
-            enabled: _,
-            image,
-            command,
-            entrypoint,
-            environment,
-            env_file,
-            volumes,
-            restart,
-            labels,
-            hostname,
-            user,
-            working_dir,
-            cap_add,
-            cap_drop,
-            devices,
-            privileged,
-            init,
-            read_only,
-            tmpfs,
-            shm_size,
-            stop_signal,
-            stop_grace_period,
-            depends_on,
-        } = service;
-        Service {
-            name: name.get_ref().clone(),
-            span: name.span(),
-            env: self.env.to_owned(),
-            host: self.host.to_owned(),
-            slice: self.slice.map(str::to_owned),
-            address,
-            image: image
-                .as_ref()
-                .and_then(|image| self.image(image))
-                .unwrap_or_default(),
-            command: command.as_ref().map(|words| self.words("command", words)),
-            entrypoint: entrypoint
-                .as_ref()
-                .map(|words| self.words("entrypoint", words)),
-            environment: self.environment(environment),
-            env_file: many(env_file.as_ref())
-                .iter()
-                .map(|file| (self.folder.join(self.fill(file)), file.span()))
-                .collect(),
-            volumes: self.each(volumes.as_deref(), Self::volume),
-            restart: restart
-                .as_ref()
-                .and_then(|text| self.restart(text))
-                .unwrap_or_default(),
-            labels: self.labels(labels),
-            hostname: self.checked(hostname.as_ref(), "hostname", is_host_name, "a host name"),
-            user: user.as_ref().map(|text| self.fill(text)),
-            working_dir: self.checked(
-                working_dir.as_ref(),
-                "working_dir",
-                |path| path.starts_with('/'),
-                "an absolute path in the container",
-            ),
-            cap_add: self.each(cap_add.as_deref(), Self::capability),
-            cap_drop: self.each(cap_drop.as_deref(), Self::capability),
-            devices: self.each(devices.as_deref(), Self::device),
-            privileged: privileged.as_ref().is_some_and(|flag| *flag.get_ref()),
-            init: init.as_ref().map(|flag| *flag.get_ref()),
-            read_only: read_only.as_ref().is_some_and(|flag| *flag.get_ref()),
-            tmpfs: self
-                .each(Some(&many(tmpfs.as_ref())), Self::tmpfs)
-                .into_iter()
-                .collect(),
-            shm_size: shm_size.as_ref().and_then(|text| self.bytes(text)),
-            stop_signal: stop_signal.as_ref().and_then(|text| self.signal(text)),
-            stop_grace_period: stop_grace_period
-                .as_ref()
-                .and_then(|text| self.duration(text)),
-            depends_on: depends_on
-                .iter()
-                .flatten()
-                .map(|name| name.get_ref().clone())
-                .collect(),
-        }
-    }
+/// A service that was read.
+pub(in crate::plan) struct Read {
+    pub service: Service,
+    /// Its address on the home network, with the place where it stands.
+    pub address: Option<Spanned<Ipv4Addr>>,
+    /// Whether the file names an image, readable or not.
+    pub has_image: bool,
+    /// How many containers of it there are to be.
+    pub scale: u32,
+}
 
-    /// Replaces `{env}` and `{host}`.
-    fn fill(&self, text: &Text) -> String {
-        text.get_ref()
-            .replace("{env}", self.env)
-            .replace("{host}", self.host)
+/// Turns the keys of a service into values. Everything wrong goes to `problems`.
+pub(in crate::plan) fn read(
+    name: &Spanned<String>,
+    keys: &Map,
+    context: &Context,
+    problems: &mut Problems,
+) -> Read {
+    let mut fields = Fields::new(format!("services.{}", name.get_ref()), Some(keys));
+    let fields = &mut fields;
+    let mut service = Service {
+        name: name.get_ref().clone(),
+        span: name.span(),
+        env: context.env.to_owned(),
+        host: context.host.to_owned(),
+        slice: context.slice.map(str::to_owned),
+        number: 1,
+        ..Service::default()
+    };
+    let mut reader = Reader { fields, problems };
+    reader.build(&mut service);
+    // Of one that is to be built, that is told already.
+    let has_image = ["image", "build"]
+        .map(|key| reader.fields.take(key).is_some())
+        .contains(&true);
+    reader.process(&mut service);
+    reader.rights(&mut service);
+    reader.start_and_stop(&mut service, context.profiles);
+    let scale = reader.scale();
+    let Reader { fields, problems } = reader;
+    service.volumes = mounts::volumes(fields, context, problems);
+    service.tmpfs = mounts::tmpfs(fields, problems);
+    service.files = mounts::files(fields, context, problems);
+    let address = networks::read(fields, &mut service, context, problems);
+    let mut teller = Teller {
+        told: BTreeMap::new(),
+        problems,
+    };
+    teller.read(fields);
+    service.told = teller.told;
+    if service.slice.is_some()
+        && let Some(node) = fields.take("cgroup_parent")
+    {
+        let what = format!(
+            "`{}.cgroup_parent` takes the container out of its environment's slice",
+            fields.path
+        );
+        problems.push(
+            Problem::error(node.span.clone(), what)
+                .hint("take it out: the slice isolates and limits the environment"),
+        );
     }
+    // What other tools read, and what `docker compose up` itself reads when it stays in the foreground.
+    fields.leave_alone(&[
+        "attach",
+        "develop",
+        "ports",
+        "container_name",
+        "expose",
+        "extends",
+    ]);
+    fields.finish(of_compose, problems);
+    Read {
+        service,
+        address,
+        has_image,
+        scale,
+    }
+}
 
-    fn wrong(&mut self, at: &Text, what: String, hint: &str) {
+/// A list that may have been given as one word.
+pub(super) fn words(list: Option<Vec<(String, Span)>>) -> Vec<(String, Span)> {
+    list.unwrap_or_default()
+}
+
+struct Reader<'a, 'b> {
+    fields: &'a mut Fields<'b>,
+    problems: &'a mut Problems,
+}
+
+impl Reader<'_, '_> {
+    fn wrong(&mut self, span: &Span, what: String, hint: &str) {
         self.problems
-            .push(Problem::error(at.span(), what).hint(hint));
+            .push(Problem::error(span.clone(), what).hint(hint));
     }
 
-    fn each<T>(
-        &mut self,
-        items: Option<&[Text]>,
-        read: impl Fn(&mut Self, &Text) -> Option<T>,
-    ) -> Vec<T> {
-        items
-            .unwrap_or_default()
-            .iter()
-            .filter_map(|item| read(self, item))
-            .collect()
+    fn text(&mut self, key: &'static str) -> Option<(String, Span)> {
+        self.fields.text(key, self.problems)
+    }
+
+    fn plain(&mut self, key: &'static str) -> Option<String> {
+        self.text(key).map(|(text, _)| text)
+    }
+
+    fn flag(&mut self, key: &'static str) -> bool {
+        self.fields.boolean(key, self.problems).unwrap_or(false)
     }
 
     fn checked(
         &mut self,
-        text: Option<&Text>,
-        key: &str,
+        key: &'static str,
         fits: impl Fn(&str) -> bool,
         wanted: &str,
     ) -> Option<String> {
-        let text = text?;
-        let value = self.fill(text);
+        let (value, span) = self.text(key)?;
         if !fits(&value) {
             let what = format!("`{value}` is not {wanted}");
             self.problems
-                .push(Problem::error(text.span(), what).label(format!("`{key}` takes {wanted}")));
+                .push(Problem::error(span, what).label(format!("`{key}` takes {wanted}")));
         }
         Some(value)
     }
 
-    fn image(&mut self, text: &Text) -> Option<String> {
-        let image = self.fill(text);
+    /// The image, and how it is built when the file says so.
+    fn build(&mut self, service: &mut Service) {
+        service.image = self.image().unwrap_or_default();
+        let policy = self.text("pull_policy");
+        if let Some((policy, span)) = policy {
+            service.pull_policy = match policy.as_str() {
+                "always" => PullPolicy::Always,
+                "never" => PullPolicy::Never,
+                "missing" | "if_not_present" | "build" => PullPolicy::Missing,
+                other => {
+                    let is_timed =
+                        matches!(other, "daily" | "weekly") || other.starts_with("every_");
+                    let what = if is_timed {
+                        format!("the pull policy `{other}` is not supported")
+                    } else {
+                        format!("`{other}` is no pull policy")
+                    };
+                    self.wrong(&span, what, "use `always`, `missing` or `never`");
+                    PullPolicy::Missing
+                }
+            };
+        }
+        let Some(entry) = self.fields.entry("build") else {
+            return;
+        };
+        let context = match &entry.node.value {
+            Value::Map(map) => map.get("context").and_then(Node::scalar),
+            _ => entry.node.scalar(),
+        };
+        let text = |key| entry.node.get(key).and_then(Node::scalar);
+        let file = text("dockerfile")
+            .map(|file| format!(" -f {file}"))
+            .unwrap_or_default();
+        let target = text("target")
+            .map(|stage| format!(" --target {stage}"))
+            .unwrap_or_default();
+        let context = context.unwrap_or_else(|| ".".to_owned());
+        let span = entry.span.clone();
+        let is_named = self.fields.take("image").is_some();
+        let image = if is_named {
+            service.image.clone()
+        } else {
+            service.name.clone()
+        };
+        let command = format!("docker build -t {image}{file}{target} {context}");
+        if is_named {
+            service.build = Some(command);
+            return;
+        }
+        let what = format!(
+            "service `{}` is to be built, and homelab builds no images",
+            service.name
+        );
+        let hint = format!(
+            "build it with `{command}`, and write `image: {image}` in the place of `build`"
+        );
+        self.wrong(&span, what, &hint);
+    }
+
+    fn image(&mut self) -> Option<String> {
+        let (image, span) = self.text("image")?;
         let (repository, _) = split_tag(&image);
         // The part before the first slash may be the registry's host, which may have capitals.
         let path = repository
@@ -167,7 +233,7 @@ impl Reader<'_> {
             && !path.contains(char::is_uppercase);
         if !fits {
             self.wrong(
-                text,
+                &span,
                 format!("`{image}` is not the name of an image"),
                 "an image is named like `traefik/whoami:v1.10`, in lower case",
             );
@@ -176,139 +242,254 @@ impl Reader<'_> {
         Some(image)
     }
 
-    fn words(&mut self, key: &str, words: &OneOrMany) -> Vec<String> {
-        match words {
-            OneOrMany::Many(words) => words.iter().map(|word| self.fill(word)).collect(),
-            OneOrMany::One(text) => shlex::split(&self.fill(text)).unwrap_or_else(|| {
-                self.wrong(
-                    text,
-                    format!("the quotes in `{key}` do not match"),
-                    "close the quote, or give a list of words",
-                );
-                Vec::new()
-            }),
+    fn words(&mut self, key: &'static str) -> Option<Vec<String>> {
+        let node = self.fields.take(key)?;
+        if node.as_list().is_some() {
+            let words = self.fields.list(key, self.problems)?;
+            return Some(words.into_iter().map(|(word, _)| word).collect());
         }
+        let Some(text) = node.scalar() else {
+            self.fields
+                .wrong_type(key, node, "a string or a list of strings", self.problems);
+            return None;
+        };
+        let words = shlex::split(&text);
+        if words.is_none() {
+            let what = format!("the quotes in `{key}` do not match");
+            self.wrong(&node.span, what, "close the quote, or give a list of words");
+        }
+        words
     }
 
-    fn environment(&mut self, pairs: &[(Text, Option<Text>)]) -> BTreeMap<String, Option<String>> {
-        let mut all = BTreeMap::new();
-        for (name, value) in pairs {
-            let key = self.fill(name);
-            if key.is_empty() || key.contains(['=', ' ', '\0']) {
+    /// What runs, and in which surroundings.
+    fn process(&mut self, service: &mut Service) {
+        service.command = self.words("command");
+        service.entrypoint = self.words("entrypoint");
+        service.environment = self.environment();
+        service.env_file = self.env_files();
+        service.labels = self.labels();
+        let files = words(self.fields.one_or_many("label_file", self.problems)).into_iter();
+        service.label_file = files
+            .map(|(path, span)| EnvFile {
+                path: PathBuf::from(path),
+                span,
+                is_required: true,
+                is_raw: false,
+            })
+            .collect();
+        service.hostname = self.checked("hostname", is_host_name, "a host name");
+        service.user = self.plain("user");
+        service.platform = self.plain("platform");
+        service.working_dir = self.checked(
+            "working_dir",
+            |path| path.starts_with('/'),
+            "an absolute path in the container",
+        );
+        let is_container_name = |name: &str| {
+            name.len() > 1
+                && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+                && name
+                    .chars()
+                    .all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c))
+        };
+        service.container_name =
+            self.checked("container_name", is_container_name, "a name of a container");
+        service.shm_size = self.text("shm_size").and_then(|(text, span)| {
+            let size = parse_bytes(&text);
+            if size.is_none() {
+                let what = format!("`{text}` is not a size");
                 self.wrong(
-                    name,
-                    format!("`{key}` is not the name of a variable"),
-                    "names have no spaces and no `=`",
+                    &span,
+                    what,
+                    "write bytes, or a number with `k`, `m` or `g`, like `64m`",
                 );
             }
-            all.insert(key, value.as_ref().map(|value| self.fill(value)));
+            size
+        });
+    }
+
+    fn environment(&mut self) -> BTreeMap<String, Option<String>> {
+        let mut all = BTreeMap::new();
+        for (key, value, span) in self.fields.assignments("environment", self.problems) {
+            if key.is_empty() || key.contains(['=', ' ', '\0']) {
+                let what = format!("`{key}` is not the name of a variable");
+                self.wrong(&span, what, "names have no spaces and no `=`");
+            }
+            all.insert(key, value);
         }
         all
     }
 
-    fn labels(&mut self, pairs: &[(Text, Option<Text>)]) -> BTreeMap<String, String> {
+    fn env_files(&mut self) -> Vec<EnvFile> {
+        let Some(node) = self.fields.take("env_file") else {
+            return Vec::new();
+        };
+        let items = match &node.value {
+            Value::List(items) => items.as_slice(),
+            _ => std::slice::from_ref(node),
+        };
+        let mut files = Vec::new();
+        for item in items {
+            let plain = item.scalar();
+            if plain.is_none() && item.as_map().is_none() {
+                self.fields.wrong_type(
+                    "env_file",
+                    item,
+                    "a string or a list of strings",
+                    self.problems,
+                );
+                continue;
+            }
+            let path = format!("{}.env_file", self.fields.path);
+            let mut keys = Fields::new(path, item.as_map());
+            let is_required = keys.boolean("required", self.problems).unwrap_or(true);
+            let format = keys.text("format", self.problems);
+            let path = match plain {
+                Some(path) => Some((path, item.span.clone())),
+                None => keys.text("path", self.problems),
+            };
+            keys.finish(|_| None, self.problems);
+            if let Some((format, span)) = &format
+                && format != "raw"
+            {
+                let what = format!("`{format}` is no format of an env file");
+                self.wrong(span, what, "leave `format` out, or write `raw`");
+            }
+            if let Some((path, span)) = path {
+                files.push(EnvFile {
+                    path: PathBuf::from(path),
+                    span,
+                    is_required,
+                    is_raw: format.is_some(),
+                });
+            }
+        }
+        files
+    }
+
+    fn labels(&mut self) -> BTreeMap<String, String> {
         let mut all = BTreeMap::new();
-        for (name, value) in pairs {
-            let key = self.fill(name);
+        for (key, value, span) in self.fields.assignments("labels", self.problems) {
             if key.starts_with("homelab.") || key.starts_with("com.docker.compose.") {
                 self.wrong(
-                    name,
+                    &span,
                     format!("the label `{key}` is homelab's own"),
                     "labels that begin with `homelab.` or `com.docker.compose.` say what homelab made; choose another name",
                 );
             }
-            let value = value.as_ref().map(|value| self.fill(value));
             all.insert(key, value.unwrap_or_default());
         }
         all
     }
 
-    fn volume(&mut self, text: &Text) -> Option<Volume> {
-        let filled = self.fill(text);
-        let mut parts = filled.splitn(3, ':');
-        let (first, second, options) = (parts.next()?, parts.next(), parts.next());
-        let target = second.unwrap_or(first);
-        if !target.starts_with('/') || target.is_empty() {
-            self.wrong(
-                text,
-                format!("`{filled}` mounts nothing: `{target}` is not an absolute path"),
-                "write `source:/path/in/the/container`",
-            );
-            return None;
-        }
-        for option in options.into_iter().flat_map(|list| list.split(',')) {
-            if !VOLUME_OPTIONS.contains(&option) {
-                self.wrong(
-                    text,
-                    format!("`{option}` is not an option of a volume"),
-                    "the usual ones are `ro` and `rw`",
-                );
-                return None;
-            }
-        }
-        if second.is_none() {
-            return Some(Volume::Anonymous {
-                target: target.to_owned(),
-            });
-        }
-        let target = match options {
-            Some(options) => format!("{target}:{options}"),
-            None => target.to_owned(),
-        };
-        if first.starts_with('~') {
-            self.wrong(
-                text,
-                format!("`{first}` depends on who runs homelab"),
-                "write the whole path",
-            );
-            return None;
-        }
-        if first.starts_with(['/', '.']) {
-            let source = clean(&self.folder.join(first));
-            if source.to_string_lossy().contains(':') {
-                self.wrong(
-                    text,
-                    format!("`{}` has a `:`, where Docker ends a path", source.display()),
-                    "mount a folder without one in its path",
-                );
-                return None;
-            }
-            return Some(Volume::Bind { source, target });
-        }
-        let fits = first.starts_with(|c: char| c.is_ascii_alphanumeric())
-            && first
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c));
-        if !fits {
-            self.wrong(
-                text,
-                format!("`{first}` is neither a path nor the name of a volume"),
-                "paths begin with `/` or `./`; names have letters, digits, `_`, `.` and `-`",
-            );
-            return None;
-        }
-        Some(Volume::Named {
-            name: format!("homelab-{}_{first}", self.env),
-            target,
-        })
+    /// What it may do.
+    fn rights(&mut self, service: &mut Service) {
+        service.privileged = self.flag("privileged");
+        service.init = self.fields.boolean("init", self.problems);
+        service.read_only = self.flag("read_only");
+        service.cap_add = self.capabilities("cap_add");
+        service.cap_drop = self.capabilities("cap_drop");
+        service.devices = self.devices();
     }
 
-    fn restart(&mut self, text: &Text) -> Option<Restart> {
-        let filled = self.fill(text);
-        let (policy, count) = match filled.split_once(':') {
+    fn capabilities(&mut self, key: &'static str) -> Vec<String> {
+        let mut all = Vec::new();
+        for (text, span) in words(self.fields.list(key, self.problems)) {
+            match capability(&text) {
+                Ok(name) => all.push(name),
+                Err(hint) => self.wrong(&span, format!("`{text}` is not a capability"), &hint),
+            }
+        }
+        all
+    }
+
+    fn devices(&mut self) -> Vec<Device> {
+        let mut all = Vec::new();
+        for item in self.fields.items("devices", self.problems) {
+            let text = |key: &str| item.get(key).and_then(Node::scalar);
+            let (source, target, permissions) = match item.scalar() {
+                Some(short) => {
+                    let mut parts = short.splitn(3, ':').map(str::to_owned);
+                    (parts.next(), parts.next(), parts.next())
+                }
+                None => (text("source"), text("target"), text("permissions")),
+            };
+            let source = source.unwrap_or_default();
+            let target = target.unwrap_or_else(|| source.clone());
+            let permissions = permissions.unwrap_or_else(|| "rwm".to_owned());
+            let fits = source.starts_with('/')
+                && target.starts_with('/')
+                && !permissions.is_empty()
+                && permissions.chars().all(|c| "rwm".contains(c));
+            if fits {
+                all.push(Device {
+                    source,
+                    target,
+                    permissions,
+                });
+            } else {
+                let shown = item.scalar().unwrap_or(source);
+                let what = format!("`{shown}` is not a device");
+                self.wrong(
+                    &item.span,
+                    what,
+                    "write `/dev/ttyUSB0` or `/dev/ttyUSB0:/dev/zigbee:rw`",
+                );
+            }
+        }
+        all
+    }
+
+    /// When it starts, what it waits for, and how it ends.
+    fn start_and_stop(&mut self, service: &mut Service, profiles: &BTreeSet<String>) {
+        let restart = self
+            .text("restart")
+            .and_then(|(text, span)| self.restart(&text, &span));
+        let policy = restart_policy(self.fields, self.problems);
+        service.restart = policy.or(restart).unwrap_or_default();
+        service.stop_signal = self.text("stop_signal").map(|(text, span)| {
+            if !is_signal(&text) {
+                let what = format!("`{text}` is not a signal");
+                self.wrong(
+                    &span,
+                    what,
+                    "write a name like `SIGINT`; signal(7) lists them",
+                );
+            }
+            text
+        });
+        service.stop_grace_period = self.text("stop_grace_period").and_then(|(text, span)| {
+            let duration = parse_duration(&text);
+            if duration.is_none() {
+                let what = format!("`{text}` is not a duration");
+                self.wrong(&span, what, "write `10s` or `1m30s`");
+            }
+            // The Engine counts whole seconds; half a second of grace must not become none.
+            duration.map(|d| Duration::from_secs(d.as_secs() + u64::from(d.subsec_nanos() > 0)))
+        });
+        let own = words(self.fields.list("profiles", self.problems));
+        service.is_active = own.is_empty()
+            || own
+                .iter()
+                .any(|(name, _)| profiles.contains(name) || profiles.contains("*"));
+        service.depends_on = self.dependencies();
+    }
+
+    fn restart(&mut self, text: &str, span: &Span) -> Option<Restart> {
+        let (policy, count) = match text.split_once(':') {
             Some((policy, count)) => (policy, Some(count)),
-            None => (filled.as_str(), None),
+            None => (text, None),
         };
         match (policy, count.map(str::parse::<u32>)) {
-            ("no", None) => Some(Restart::No),
+            ("no" | "false", None) => Some(Restart::No),
             ("always", None) => Some(Restart::Always),
             ("unless-stopped", None) => Some(Restart::UnlessStopped),
             ("on-failure", None) => Some(Restart::OnFailure(0)),
             ("on-failure", Some(Ok(count))) => Some(Restart::OnFailure(count)),
             _ => {
                 self.wrong(
-                    text,
-                    format!("`{filled}` is not a restart policy"),
+                    span,
+                    format!("`{text}` is not a restart policy"),
                     "use `no`, `always`, `unless-stopped`, `on-failure` or `on-failure:3`",
                 );
                 None
@@ -316,244 +497,97 @@ impl Reader<'_> {
         }
     }
 
-    fn capability(&mut self, text: &Text) -> Option<String> {
-        let filled = self.fill(text);
-        let upper = filled.to_uppercase();
-        let name = upper.strip_prefix("CAP_").unwrap_or(&upper);
-        if name == "ALL" || CAPABILITIES.contains(&name) {
-            return Some(name.to_owned());
+    fn dependencies(&mut self) -> Vec<Dependency> {
+        let named = self.fields.named("depends_on", self.problems);
+        named.iter().map(|named| self.dependency(named)).collect()
+    }
+
+    fn dependency(&mut self, named: &Named) -> Dependency {
+        let path = format!("{}.depends_on.{}", self.fields.path, named.name);
+        let map = named.node.and_then(Node::as_map);
+        if let Some(node) = named.node.filter(|_| map.is_none()) {
+            let what = format!("`{path}` must be a table");
+            let label = format!("this is {}", node.value);
+            self.problems
+                .push(Problem::error(node.span.clone(), what).label(label));
         }
-        let hint = match nearest(name, CAPABILITIES) {
-            Some(near) => format!("did you mean `{near}`?"),
-            None => "capabilities(7) lists them".to_owned(),
+        let mut keys = Fields::new(path, map);
+        let condition = keys.text("condition", self.problems);
+        let is_required = keys.boolean("required", self.problems).unwrap_or(true);
+        let restart = keys.boolean("restart", self.problems).unwrap_or(false);
+        keys.finish(|_| None, self.problems);
+        let condition = match condition {
+            None => Ready::Started,
+            Some((text, span)) => match text.as_str() {
+                "service_started" => Ready::Started,
+                "service_healthy" => Ready::Healthy,
+                "service_completed_successfully" => Ready::Completed,
+                other => {
+                    let what = format!("`{other}` cannot be waited for");
+                    let known = [
+                        "service_started",
+                        "service_healthy",
+                        "service_completed_successfully",
+                    ];
+                    let hint = match nearest(other, known) {
+                        Some(near) => format!("did you mean `{near}`?"),
+                        None => format!("the conditions are `{}`", known.join("`, `")),
+                    };
+                    self.wrong(&span, what, &hint);
+                    Ready::Started
+                }
+            },
         };
-        self.wrong(text, format!("`{filled}` is not a capability"), &hint);
-        None
-    }
-
-    fn device(&mut self, text: &Text) -> Option<Device> {
-        let filled = self.fill(text);
-        let mut parts = filled.splitn(3, ':');
-        let source = parts.next().unwrap_or_default();
-        let target = parts.next().unwrap_or(source);
-        let permissions = parts.next().unwrap_or("rwm");
-        let fits = source.starts_with('/')
-            && target.starts_with('/')
-            && !permissions.is_empty()
-            && permissions.chars().all(|c| "rwm".contains(c));
-        if !fits {
-            self.wrong(
-                text,
-                format!("`{filled}` is not a device"),
-                "write `/dev/ttyUSB0` or `/dev/ttyUSB0:/dev/zigbee:rw`",
-            );
-            return None;
+        Dependency {
+            service: Spanned::new(named.span.clone(), named.name.clone()),
+            condition,
+            is_required,
+            restart,
         }
-        Some(Device {
-            source: source.to_owned(),
-            target: target.to_owned(),
-            permissions: permissions.to_owned(),
-        })
     }
 
-    fn tmpfs(&mut self, text: &Text) -> Option<(String, String)> {
-        let filled = self.fill(text);
-        let (path, options) = filled.split_once(':').unwrap_or((&filled, ""));
-        if !path.starts_with('/') {
-            self.wrong(
-                text,
-                format!("`{path}` is not an absolute path"),
-                "write `/run` or `/run:size=64m`",
-            );
-            return None;
+    /// How many containers are wanted.
+    fn scale(&mut self) -> u32 {
+        let scale = self.fields.take("scale").map(|node| node.span.clone());
+        let older = self.fields.integer("scale", self.problems);
+        let mut deploy = self.fields.table("deploy", self.problems);
+        let newer = deploy.integer("replicas", self.problems);
+        if let (Some(older), Some(newer), Some(span)) = (older, newer, &scale)
+            && older != newer
+        {
+            let what = "`scale` says something else than `deploy.replicas`".to_owned();
+            self.wrong(span, what, "keep one of the two");
         }
-        Some((path.to_owned(), options.to_owned()))
-    }
-
-    fn bytes(&mut self, text: &Text) -> Option<u64> {
-        let filled = self.fill(text);
-        let size = parse_bytes(&filled);
-        if size.is_none() {
+        let wanted = newer.or(older).unwrap_or(1);
+        let fits = u32::try_from(wanted).ok().filter(|wanted| *wanted <= 250);
+        if fits.is_none() {
+            let span = scale.unwrap_or(0..0);
             self.wrong(
-                text,
-                format!("`{filled}` is not a size"),
-                "write bytes, or a number with `k`, `m` or `g`, like `64m`",
+                &span,
+                format!("`{wanted}` is no number of containers"),
+                "write a number from 0 to 250",
             );
         }
-        size
+        fits.unwrap_or(1)
     }
+}
 
-    fn signal(&mut self, text: &Text) -> Option<String> {
-        let filled = self.fill(text);
-        let upper = filled.to_uppercase();
-        let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-        let is_number = name
-            .parse::<u8>()
-            .is_ok_and(|number| (1..=64).contains(&number));
-        let is_real_time = name.starts_with("RTMIN") || name.starts_with("RTMAX");
-        if is_number || is_real_time || SIGNALS.contains(&name) {
-            return Some(filled);
+/// Why a key that people know from Compose files cannot be honoured.
+fn of_compose(key: &str) -> Option<&'static str> {
+    match key {
+        "gpus" => Some(NO_GPU),
+        "credential_spec" | "cpu_count" | "cpu_percent" | "isolation" => {
+            Some("it is for Windows containers; take it out")
         }
-        self.wrong(
-            text,
-            format!("`{filled}` is not a signal"),
-            "write a name like `SIGINT`; signal(7) lists them",
-        );
-        None
-    }
-
-    fn duration(&mut self, text: &Text) -> Option<Duration> {
-        let filled = self.fill(text);
-        let duration = humantime::parse_duration(&filled).ok();
-        if duration.is_none() {
-            self.wrong(
-                text,
-                format!("`{filled}` is not a duration"),
-                "write `10s` or `1m30s`",
-            );
+        "external_links" => {
+            Some("name the other container in `extra_hosts`, or put both on one network")
         }
-        // The Engine counts whole seconds; half a second of grace must not become none.
-        duration.map(|d| Duration::from_secs(d.as_secs() + u64::from(d.subsec_nanos() > 0)))
-    }
-}
-
-/// Resolves `.` and `..` by name, as Compose does; `/srv/./x` and `/srv/x` are one bind for the Engine.
-fn clean(path: &Path) -> PathBuf {
-    use std::path::Component;
-    let mut clean = PathBuf::new();
-    for part in path.components() {
-        match part {
-            Component::CurDir => {}
-            Component::ParentDir => {
-                clean.pop();
-            }
-            Component::Prefix(_) | Component::RootDir | Component::Normal(_) => clean.push(part),
+        "provider" | "models" | "use_api_socket" => {
+            Some("homelab runs containers only: take it out")
         }
-    }
-    clean
-}
-
-fn many(values: Option<&OneOrMany>) -> Vec<Text> {
-    match values {
-        None => Vec::new(),
-        Some(OneOrMany::One(value)) => vec![value.clone()],
-        Some(OneOrMany::Many(values)) => values.clone(),
-    }
-}
-
-/// Bytes as Docker's command line takes them: a number with `b`, `k`, `m`, `g` or `t` (powers of 1024), `kb` and `kib` alike.
-pub(in crate::plan) fn parse_bytes(text: &str) -> Option<u64> {
-    let text = text.trim().to_lowercase();
-    let digits = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let power = match unit.trim() {
-        "" | "b" => 0,
-        "k" | "kb" | "kib" => 1,
-        "m" | "mb" | "mib" => 2,
-        "g" | "gb" | "gib" => 3,
-        "t" | "tb" | "tib" => 4,
-        _ => return None,
-    };
-    number.parse::<u64>().ok()?.checked_mul(1024_u64.pow(power))
-}
-
-fn is_host_name(name: &str) -> bool {
-    name.len() <= 253
-        && name
-            .split('.')
-            .all(|label| is_dns_label(&label.to_lowercase()))
-}
-
-/// What may stand behind the second colon of a volume: Docker's `parseVolumeSpec`.
-const VOLUME_OPTIONS: [&str; 14] = [
-    "ro",
-    "rw",
-    "z",
-    "Z",
-    "nocopy",
-    "shared",
-    "rshared",
-    "slave",
-    "rslave",
-    "private",
-    "rprivate",
-    "cached",
-    "delegated",
-    "consistent",
-];
-
-/// capabilities(7), without the prefix.
-const CAPABILITIES: [&str; 41] = [
-    "AUDIT_CONTROL",
-    "AUDIT_READ",
-    "AUDIT_WRITE",
-    "BLOCK_SUSPEND",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "KILL",
-    "LEASE",
-    "LINUX_IMMUTABLE",
-    "MAC_ADMIN",
-    "MAC_OVERRIDE",
-    "MKNOD",
-    "NET_ADMIN",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_RAW",
-    "PERFMON",
-    "SETFCAP",
-    "SETGID",
-    "SETPCAP",
-    "SETUID",
-    "SYSLOG",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_CHROOT",
-    "SYS_MODULE",
-    "SYS_NICE",
-    "SYS_PACCT",
-    "SYS_PTRACE",
-    "SYS_RAWIO",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "WAKE_ALARM",
-];
-
-/// signal(7), without the prefix.
-const SIGNALS: [&str; 31] = [
-    "ABRT", "ALRM", "BUS", "CHLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "KILL", "PIPE",
-    "PROF", "PWR", "QUIT", "SEGV", "STKFLT", "STOP", "SYS", "TERM", "TRAP", "TSTP", "TTIN", "TTOU",
-    "URG", "USR1", "USR2", "VTALRM", "WINCH", "XCPU", "XFSZ",
-];
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_are_those_of_docker() {
-        assert_eq!(parse_bytes("64m"), Some(64 << 20));
-        assert_eq!(parse_bytes("1GB"), Some(1 << 30));
-        assert_eq!(parse_bytes("512"), Some(512));
-        assert_eq!(parse_bytes("x"), None);
-        assert_eq!(parse_bytes("99999999999999t"), None);
-    }
-
-    #[test]
-    fn paths_are_cleaned_by_name() {
-        assert_eq!(
-            clean(Path::new("/etc/homelab/./a/../b")),
-            Path::new("/etc/homelab/b")
-        );
+        "post_start" | "pre_stop" => {
+            Some("homelab runs no hooks: put the command into the image's own start")
+        }
+        _ => None,
     }
 }

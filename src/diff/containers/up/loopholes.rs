@@ -1,0 +1,86 @@
+//! What lets environments reach each other although they are to be kept apart. Pure.
+
+use super::Up;
+use crate::diff::named;
+use crate::plan::{Isolation, Service};
+use std::collections::{BTreeMap, BTreeSet};
+
+impl Up<'_> {
+    /// Names the services whose processes could leave their slice, and the networks on which other environments are too:
+    /// a slice denies addresses of the home network only.
+    pub(super) fn report_loopholes(&mut self, services: &[Service]) {
+        if self.selection.plan.isolation == Isolation::Off {
+            return;
+        }
+        for service in services.iter().filter(|service| service.number == 1) {
+            if let Some(why) = service.loophole() {
+                self.diff.warn(
+                    format!(
+                        "service `{}` is {why}: a process in it can leave its slice and reach other environments",
+                        service.name
+                    ),
+                    "give it only the capabilities and devices that it needs, by `cap_add` and `devices`",
+                );
+            }
+        }
+        for (network, envs) in self.shared(services, networks) {
+            self.diff.warn(
+                format!(
+                    "services of environment `{}` reach those of {} on network `{network}`",
+                    self.selection.env.name,
+                    named(&envs)
+                ),
+                "give each environment a network of its own, or join it in one environment only",
+            );
+        }
+    }
+
+    /// Names volumes whose data another environment changes too. Who writes `external` knows.
+    pub(super) fn report_shared_volumes(&mut self, services: &[Service]) {
+        for (volume, envs) in self.shared(services, volumes) {
+            if self.volume(&volume, &self.selection.env.name).is_external {
+                continue;
+            }
+            self.diff.warn(
+                format!(
+                    "volume `{volume}` is also that of environment {}: they share its data",
+                    named(&envs)
+                ),
+                "put `${COMPOSE_PROJECT_NAME}` into its name, or write `external: true` when they are to share it",
+            );
+        }
+    }
+
+    /// What services use that services of other environments on this host use too, with those environments.
+    fn shared(
+        &self,
+        services: &[Service],
+        used: fn(&Service) -> Vec<&str>,
+    ) -> BTreeMap<String, BTreeSet<String>> {
+        let own: BTreeSet<&str> = services.iter().flat_map(used).collect();
+        let (plan, env) = (self.selection.plan, self.selection.env);
+        let others = plan.envs.iter().filter(|other| other.name != env.name);
+        let mut shared: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for service in others.flat_map(|other| &other.services) {
+            for name in used(service) {
+                if service.host == self.selection.host && own.contains(name) {
+                    let envs = shared.entry(name.to_owned()).or_default();
+                    envs.insert(service.env.clone());
+                }
+            }
+        }
+        shared
+    }
+}
+
+/// The Engine's volumes that a service mounts.
+fn volumes(service: &Service) -> Vec<&str> {
+    service.named_volumes().collect()
+}
+
+/// The Engine's networks that a service is on beside the home network.
+fn networks(service: &Service) -> Vec<&str> {
+    let mode = service.network_mode.as_deref();
+    let own = service.networks.iter().map(|on| on.network.as_str());
+    own.chain(mode.filter(|mode| *mode == "bridge")).collect()
+}

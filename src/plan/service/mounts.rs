@@ -1,0 +1,620 @@
+//! What a container finds in its file system: volumes, tmpfs, configs and secrets. Pure.
+
+use super::fields::{Fields, integer};
+use super::reader::{Context, words};
+use super::values::{VOLUME_OPTIONS, parse_bytes};
+use crate::node::{Map, Node, Value};
+use crate::plan::Problems;
+use crate::problem::{Problem, Span, suggestion};
+use serde_json::{Map as JsonMap, Value as Json, json};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// What is mounted into a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Volume {
+    /// A folder or file of the host.
+    Bind {
+        /// Absolute path on the host.
+        source: PathBuf,
+        /// Absolute path in the container, with options behind a colon.
+        target: String,
+    },
+    /// A volume of the Engine, one for each environment.
+    Named {
+        /// Its name for the Engine, `homelab-ENV_NAME`.
+        name: String,
+        /// Absolute path in the container, with options behind a colon.
+        target: String,
+    },
+    /// A volume without a name, new for every container.
+    Anonymous {
+        /// Absolute path in the container.
+        target: String,
+    },
+    /// What only the long form can say, as the Engine's API takes it in `HostConfig.Mounts`.
+    Mount {
+        /// Absolute path in the container.
+        target: String,
+        /// The name of the Engine's volume, when it is one.
+        volume: Option<String>,
+        /// The mount itself.
+        told: Json,
+    },
+}
+
+impl Volume {
+    /// As the Engine's API takes it in `HostConfig.Binds`; for an anonymous volume the mount point alone.
+    pub fn text(&self) -> String {
+        match self {
+            Self::Bind { source, target } => format!("{}:{target}", source.display()),
+            Self::Named { name, target } => format!("{name}:{target}"),
+            Self::Anonymous { target } => target.clone(),
+            Self::Mount { told, .. } => told.to_string(),
+        }
+    }
+
+    /// The Engine's volume that it is, when it has a name.
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::Named { name, .. } => Some(name),
+            Self::Mount { volume, .. } => volume.as_deref(),
+            Self::Bind { .. } | Self::Anonymous { .. } => None,
+        }
+    }
+
+    /// Where in the container it is.
+    pub fn target(&self) -> &str {
+        match self {
+            Self::Bind { target, .. } | Self::Named { target, .. } => {
+                target.split(':').next().unwrap_or(target)
+            }
+            Self::Anonymous { target } | Self::Mount { target, .. } => target,
+        }
+    }
+
+    /// The path of the host that it shows.
+    pub fn host_path(&self) -> Option<&Path> {
+        match self {
+            Self::Bind { source, .. } => Some(source),
+            Self::Mount { told, .. } if told.get("Type") == Some(&json!("bind")) => {
+                told.get("Source").and_then(Json::as_str).map(Path::new)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A config or a secret, as a file in the container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GivenFile {
+    /// `config` or `secret`.
+    pub kind: &'static str,
+    /// Its name in the file.
+    pub name: String,
+    /// The place where the service names it.
+    pub span: Span,
+    /// Absolute path in the container.
+    pub target: String,
+    /// Where it comes from.
+    pub source: FileSource,
+    /// The owner of what is not a file of the host.
+    pub uid: u64,
+    /// The group of what is not a file of the host.
+    pub gid: u64,
+    /// The permissions of what is not a file of the host.
+    pub mode: u32,
+}
+
+/// Where a config or a secret comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FileSource {
+    /// A file of the host, which is mounted. Its digest is known when it was read.
+    Path(PathBuf, String),
+    /// A variable, whose value is the content.
+    Variable(String),
+    /// The content itself.
+    Content(String),
+}
+
+impl GivenFile {
+    /// All that makes it different from another one. The content is hashed before anybody sees it.
+    pub(super) fn text(&self) -> String {
+        let Self {
+            kind,
+            name,
+            span: _,
+            target,
+            source,
+            uid,
+            gid,
+            mode,
+        } = self;
+        let source = match source {
+            FileSource::Path(path, digest) => format!("{} {digest}", path.display()),
+            FileSource::Variable(name) => format!("${name}"),
+            FileSource::Content(content) => content.clone(),
+        };
+        format!("{kind} {name} {target} {uid}:{gid} {mode:o} {source}")
+    }
+}
+
+/// The volumes of a service; those of the type tmpfs too.
+pub(super) fn volumes(
+    fields: &mut Fields,
+    context: &Context,
+    problems: &mut Problems,
+) -> Vec<Volume> {
+    let path = format!("{}.volumes", fields.path);
+    let items = fields.items("volumes", problems);
+    items
+        .iter()
+        .filter_map(|item| match &item.value {
+            Value::Map(map) => long_volume(&path, item, map, context, problems),
+            _ => match item.scalar() {
+                Some(text) => short_volume(&text, &item.span, context, problems),
+                None => {
+                    let what = format!("`{path}` must be a list of strings or tables");
+                    let label = format!("this is {}", item.value);
+                    problems.push(Problem::error(item.span.clone(), what).label(label));
+                    None
+                }
+            },
+        })
+        .collect()
+}
+
+fn wrong(problems: &mut Problems, span: &Span, what: String, hint: &str) {
+    problems.push(Problem::error(span.clone(), what).hint(hint));
+}
+
+fn short_volume(
+    filled: &str,
+    span: &Span,
+    context: &Context,
+    problems: &mut Problems,
+) -> Option<Volume> {
+    let mut parts = filled.splitn(3, ':');
+    let (first, second, options) = (parts.next()?, parts.next(), parts.next());
+    let target = second.unwrap_or(first);
+    if !target.starts_with('/') || target.is_empty() {
+        let what = format!("`{filled}` mounts nothing: `{target}` is not an absolute path");
+        wrong(
+            problems,
+            span,
+            what,
+            "write `source:/path/in/the/container`",
+        );
+        return None;
+    }
+    for option in options.into_iter().flat_map(|list| list.split(',')) {
+        if !VOLUME_OPTIONS.contains(&option) {
+            let what = format!("`{option}` is not an option of a volume");
+            wrong(problems, span, what, "the usual ones are `ro` and `rw`");
+            return None;
+        }
+    }
+    if second.is_none() {
+        return Some(Volume::Anonymous {
+            target: target.to_owned(),
+        });
+    }
+    let target = match options {
+        Some(options) => format!("{target}:{options}"),
+        None => target.to_owned(),
+    };
+    if first.starts_with('~') {
+        let what = format!("`{first}` depends on who runs homelab");
+        wrong(problems, span, what, "write the whole path");
+        return None;
+    }
+    if first.starts_with(['/', '.']) {
+        let source = PathBuf::from(first);
+        return Some(Volume::Bind { source, target });
+    }
+    let name = volume_name(first, span, context, problems)?;
+    Some(Volume::Named { name, target })
+}
+
+/// The Engine's name of a volume of the file.
+fn volume_name(
+    key: &str,
+    span: &Span,
+    context: &Context,
+    problems: &mut Problems,
+) -> Option<String> {
+    if let Some(known) = context.volumes.iter().find(|volume| volume.key == key) {
+        return Some(known.name.clone());
+    }
+    let fits = key.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && key
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c));
+    if !fits {
+        wrong(
+            problems,
+            span,
+            format!("`{key}` is neither a path nor the name of a volume"),
+            "paths begin with `/` or `./`; names have letters, digits, `_`, `.` and `-`",
+        );
+        return None;
+    }
+    if !(context.is_native)(span) {
+        let what = format!("there is no volume `{key}`");
+        let hint =
+            format!("add `{key}:` under `volumes` of the Compose file; a path begins with `./`");
+        wrong(problems, span, what, &hint);
+        return None;
+    }
+    Some(format!("homelab-{}_{key}", context.env))
+}
+
+/// A volume in its long form, as far as all types have the same keys.
+struct Long<'a> {
+    item: &'a Node,
+    source: Option<(String, Span)>,
+    target: String,
+    read_only: bool,
+    /// What the Engine's API takes, so far.
+    told: JsonMap<String, Json>,
+}
+
+fn long_volume(
+    path: &str,
+    item: &Node,
+    map: &Map,
+    context: &Context,
+    problems: &mut Problems,
+) -> Option<Volume> {
+    let mut fields = Fields::new(path, Some(map));
+    let kind = fields.text("type", problems).map(|(kind, _)| kind);
+    let source = fields.text("source", problems);
+    let target = fields.text("target", problems).map(|(target, _)| target);
+    let read_only = fields.boolean("read_only", problems).unwrap_or(false);
+    let consistency = fields.text("consistency", problems).map(|(text, _)| text);
+    let bind = fields.table("bind", problems);
+    let volume = fields.table("volume", problems);
+    let tmpfs = fields.table("tmpfs", problems);
+    let image = fields.table("image", problems);
+    fields.finish(|_| None, problems);
+    let Some(target) = target.filter(|target| target.starts_with('/')) else {
+        let what = "this volume has no absolute `target`".to_owned();
+        wrong(
+            problems,
+            &item.span,
+            what,
+            "`target` is where the container finds it",
+        );
+        return None;
+    };
+    let types = "the types are `bind`, `volume`, `tmpfs` and `image`";
+    let Some(kind) = kind else {
+        let what = "this volume has no `type`".to_owned();
+        wrong(problems, &item.span, what, types);
+        return None;
+    };
+    let mut told = JsonMap::new();
+    told.insert("Type".to_owned(), json!(kind));
+    told.insert("Target".to_owned(), json!(target));
+    if read_only {
+        told.insert("ReadOnly".to_owned(), json!(true));
+    }
+    if let Some(consistency) = consistency {
+        told.insert("Consistency".to_owned(), json!(consistency));
+    }
+    let long = Long {
+        item,
+        source,
+        target,
+        read_only,
+        told,
+    };
+    match kind.as_str() {
+        "bind" => long.bind(bind, problems),
+        "volume" => long.volume(volume, context, problems),
+        "tmpfs" => Some(long.tmpfs(tmpfs, problems)),
+        "image" => Some(long.image(image, problems)),
+        other => {
+            let what = format!("volumes of the type `{other}` are not supported");
+            wrong(problems, &item.span, what, types);
+            None
+        }
+    }
+}
+
+impl Long<'_> {
+    /// The mount point with options behind it, as the old form has it.
+    fn with_options(&self, more: impl IntoIterator<Item = String>) -> String {
+        let mut options = vec![if self.read_only { "ro" } else { "rw" }.to_owned()];
+        options.extend(more);
+        format!("{}:{}", self.target, options.join(","))
+    }
+
+    fn mount(self, volume: Option<String>) -> Volume {
+        Volume::Mount {
+            target: self.target,
+            volume,
+            told: Json::Object(self.told),
+        }
+    }
+
+    fn bind(mut self, mut keys: Fields, problems: &mut Problems) -> Option<Volume> {
+        let Some((source, _)) = self.source.take().filter(|(path, _)| path.starts_with('/')) else {
+            let what = "this bind mount has no `source`".to_owned();
+            wrong(
+                problems,
+                &self.item.span,
+                what,
+                "`source` is a path of the host",
+            );
+            return None;
+        };
+        if source.contains(':') {
+            let what = format!("`{source}` has a `:`, where Docker ends a path");
+            let hint = "mount a folder without one in its path";
+            wrong(problems, &self.item.span, what, hint);
+            return None;
+        }
+        let propagation = keys.text("propagation", problems).map(|(text, _)| text);
+        let create = keys.boolean("create_host_path", problems);
+        let selinux = keys.text("selinux", problems).map(|(text, _)| text);
+        let recursive = keys.text("recursive", problems).map(|(text, _)| text);
+        keys.finish(|_| None, problems);
+        // Only the old form of the API makes a folder that is not there, as the short form of the file does, and knows of
+        // SELinux.
+        if (create == Some(true) || selinux.is_some()) && recursive.is_none() {
+            return Some(Volume::Bind {
+                source: PathBuf::from(source),
+                target: self.with_options(selinux.into_iter().chain(propagation)),
+            });
+        }
+        self.told.insert("Source".to_owned(), json!(source));
+        let mut options = JsonMap::new();
+        if let Some(propagation) = propagation {
+            options.insert("Propagation".to_owned(), json!(propagation));
+        }
+        let field = match recursive.as_deref() {
+            Some("disabled") => Some("NonRecursive"),
+            Some("writable") => Some("ReadOnlyNonRecursive"),
+            Some("readonly") => Some("ReadOnlyForceRecursive"),
+            _ => None,
+        };
+        if let Some(field) = field {
+            options.insert(field.to_owned(), json!(true));
+        }
+        if !options.is_empty() {
+            self.told
+                .insert("BindOptions".to_owned(), Json::Object(options));
+        }
+        Some(self.mount(None))
+    }
+
+    fn volume(
+        mut self,
+        mut keys: Fields,
+        context: &Context,
+        problems: &mut Problems,
+    ) -> Option<Volume> {
+        let nocopy = keys.boolean("nocopy", problems).unwrap_or(false);
+        let subpath = keys.text("subpath", problems).map(|(text, _)| text);
+        let labels = keys.pairs("labels", problems);
+        keys.finish(|_| None, problems);
+        let name = match self.source.take() {
+            Some((key, span)) => Some(volume_name(&key, &span, context, problems)?),
+            None => None,
+        };
+        match (name, subpath) {
+            (None, None) if labels.is_empty() => Some(Volume::Anonymous {
+                target: self.target,
+            }),
+            (Some(name), None) if labels.is_empty() => {
+                let target = self.with_options(nocopy.then(|| "nocopy".to_owned()));
+                Some(Volume::Named { name, target })
+            }
+            (name, subpath) => {
+                if let Some(name) = &name {
+                    self.told.insert("Source".to_owned(), json!(name));
+                }
+                let labels = (!labels.is_empty()).then_some(labels);
+                let options = json!({ "NoCopy": nocopy, "Subpath": subpath, "Labels": labels });
+                self.told.insert("VolumeOptions".to_owned(), options);
+                Some(self.mount(name))
+            }
+        }
+    }
+
+    fn tmpfs(mut self, mut keys: Fields, problems: &mut Problems) -> Volume {
+        let mut options = JsonMap::new();
+        if let Some(node) = keys.take("size") {
+            match node.scalar().and_then(|text| parse_bytes(&text)) {
+                Some(size) => {
+                    options.insert("SizeBytes".to_owned(), json!(size));
+                }
+                None => keys.wrong_type("size", node, "a size like `64m`", problems),
+            }
+        }
+        if let Some(mode) = keys.take("mode").and_then(integer) {
+            options.insert("Mode".to_owned(), json!(mode));
+        }
+        keys.finish(|_| None, problems);
+        self.told
+            .insert("TmpfsOptions".to_owned(), Json::Object(options));
+        self.mount(None)
+    }
+
+    fn image(mut self, mut keys: Fields, problems: &mut Problems) -> Volume {
+        let subpath = keys.text("subpath", problems).map(|(text, _)| text);
+        keys.finish(|_| None, problems);
+        let source = self.source.take().map(|(source, _)| source);
+        self.told.insert("Source".to_owned(), json!(source));
+        if let Some(subpath) = subpath {
+            let options = json!({ "Subpath": subpath });
+            self.told.insert("ImageOptions".to_owned(), options);
+        }
+        self.mount(None)
+    }
+}
+
+/// Mount points of `tmpfs` with their options.
+pub(super) fn tmpfs(fields: &mut Fields, problems: &mut Problems) -> BTreeMap<String, String> {
+    let mut all = BTreeMap::new();
+    for (text, span) in words(fields.one_or_many("tmpfs", problems)) {
+        let (path, options) = text.split_once(':').unwrap_or((&text, ""));
+        if path.starts_with('/') {
+            all.insert(path.to_owned(), options.to_owned());
+        } else {
+            let what = format!("`{path}` is not an absolute path");
+            wrong(problems, &span, what, "write `/run` or `/run:size=64m`");
+        }
+    }
+    all
+}
+
+/// The configs and secrets of a service.
+pub(super) fn files(
+    fields: &mut Fields,
+    context: &Context,
+    problems: &mut Problems,
+) -> Vec<GivenFile> {
+    let mut all = Vec::new();
+    let kinds = [
+        ("configs", "config", &context.project.configs),
+        ("secrets", "secret", &context.project.secrets),
+    ];
+    for (key, kind, section) in kinds {
+        let path = format!("{}.{key}", fields.path);
+        for item in fields.items(key, problems) {
+            if let Some(file) = given_file(&path, kind, item, section, problems) {
+                all.push(file);
+            }
+        }
+    }
+    all
+}
+
+fn given_file(
+    path: &str,
+    kind: &'static str,
+    item: &Node,
+    section: &Map,
+    problems: &mut Problems,
+) -> Option<GivenFile> {
+    let mut fields = Fields::new(path, item.as_map());
+    let source = match item.scalar() {
+        Some(name) => Some((name, item.span.clone())),
+        None => fields.text("source", problems),
+    };
+    let target = fields.text("target", problems).map(|(target, _)| target);
+    let uid = fields.text("uid", problems);
+    let gid = fields.text("gid", problems);
+    let mode = fields.take("mode").map(|node| match &node.value {
+        Value::Text(text) => u32::from_str_radix(text.trim_start_matches("0o"), 8).ok(),
+        _ => integer(node).and_then(|mode| u32::try_from(mode).ok()),
+    });
+    fields.finish(|_| None, problems);
+    let Some((name, span)) = source else {
+        let what = format!("this {kind} has no `source`");
+        wrong(problems, &item.span, what, "`source` is its name");
+        return None;
+    };
+    let Some(entry) = section.entry(&name) else {
+        let known = section.0.iter().map(|entry| entry.key.as_str());
+        let kinds = format!("{kind}s");
+        let hint = if section.0.is_empty() {
+            format!("define it under `{kinds}` of the Compose file")
+        } else {
+            suggestion(&name, known, &kinds)
+        };
+        wrong(
+            problems,
+            &span,
+            format!("there is no {kind} `{name}`"),
+            &hint,
+        );
+        return None;
+    };
+    let target = match target {
+        Some(target) if target.starts_with('/') => target,
+        Some(target) if kind == "secret" => format!("/run/secrets/{target}"),
+        Some(target) => format!("/{target}"),
+        None if kind == "secret" => format!("/run/secrets/{name}"),
+        None => format!("/{name}"),
+    };
+    let source = file_source(kind, entry, problems)?;
+    let mut number = |key: &str, text: Option<(String, Span)>| {
+        let (text, span) = text?;
+        let number = text.parse::<u64>().ok();
+        if number.is_none() {
+            let what = format!("`{key}` of this {kind} is not a number");
+            wrong(problems, &span, what, "write a numeric id like `1000`");
+        }
+        number
+    };
+    let (uid, gid) = (number("uid", uid), number("gid", gid));
+    if mode == Some(None) {
+        let what = format!("`mode` of this {kind} is no file mode");
+        wrong(problems, &item.span, what, "write it like `0440`");
+    }
+    if matches!(source, FileSource::Path(..)) && (uid.is_some() || gid.is_some() || mode.is_some())
+    {
+        let what = format!(
+            "`uid`, `gid` and `mode` of {kind} `{name}` do nothing: a file of the host keeps its own"
+        );
+        problems.push(Problem::warning(span.clone(), what).hint("set them on the file itself"));
+    }
+    Some(GivenFile {
+        kind,
+        name,
+        span,
+        target,
+        source,
+        uid: uid.unwrap_or(0),
+        gid: gid.unwrap_or(0),
+        mode: mode.flatten().unwrap_or(0o444),
+    })
+}
+
+fn file_source(
+    kind: &str,
+    entry: &crate::node::Entry,
+    problems: &mut Problems,
+) -> Option<FileSource> {
+    let mut fields = Fields::new(format!("{kind}s.{}", entry.key), entry.node.as_map());
+    let is_external = fields.boolean("external", problems) == Some(true);
+    let file = fields.text("file", problems);
+    let variable = fields.text("environment", problems);
+    let content = fields.text("content", problems);
+    fields.leave_alone(&["name", "labels"]);
+    let why = |key: &str| match key {
+        "driver" | "driver_opts" | "template_driver" => {
+            Some("Swarm reads it; homelab runs containers only")
+        }
+        _ => None,
+    };
+    fields.finish(why, problems);
+    if is_external {
+        let what = format!("{kind} `{}` is external: Swarm would have it", entry.key);
+        wrong(
+            problems,
+            &entry.span,
+            what,
+            "give it a `file`, or the name of a variable by `environment`",
+        );
+        return None;
+    }
+    match (file, variable, content) {
+        (Some((path, _)), None, None) => Some(FileSource::Path(PathBuf::from(path), String::new())),
+        (None, Some((name, _)), None) => Some(FileSource::Variable(name)),
+        (None, None, Some((content, _))) => Some(FileSource::Content(content)),
+        _ => {
+            let what = format!("{kind} `{}` has no content, or more than one", entry.key);
+            wrong(
+                problems,
+                &entry.span,
+                what,
+                "give it one of `file`, `environment` and `content`",
+            );
+            None
+        }
+    }
+}

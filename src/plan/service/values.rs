@@ -1,0 +1,216 @@
+//! Values as Compose and Docker write them: sizes, durations, signals, capabilities. Pure.
+
+use crate::plan::is_dns_label;
+use std::time::Duration;
+
+/// Bytes as Docker's command line takes them: a number, perhaps with a fraction, and `b`, `k`, `m`, `g` or `t` (powers of
+/// 1024), `kb` and `kib` alike.
+pub(in crate::plan) fn parse_bytes(text: &str) -> Option<u64> {
+    let text = text.trim().to_lowercase();
+    let digits = text
+        .find(|c: char| !(c.is_ascii_digit() || c == '.'))
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at_checked(digits)?;
+    let power = match unit.trim() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 1,
+        "m" | "mb" | "mib" => 2,
+        "g" | "gb" | "gib" => 3,
+        "t" | "tb" | "tib" => 4,
+        _ => return None,
+    };
+    let unit = 1024_u64.pow(power);
+    let Some((whole, fraction)) = number.split_once('.') else {
+        return number.parse::<u64>().ok()?.checked_mul(unit);
+    };
+    let places = u32::try_from(fraction.len())
+        .ok()
+        .filter(|places| *places <= 9)?;
+    let whole = whole.parse::<u64>().ok()?.checked_mul(unit)?;
+    let parts = fraction.parse::<u64>().ok()?.checked_mul(unit)?;
+    whole.checked_add(parts / 10_u64.checked_pow(places)?)
+}
+
+/// A duration as Go writes it, like `1m30s`, `1.5s` or `500ms`, or as people do, like `2min`.
+pub(super) fn parse_duration(text: &str) -> Option<Duration> {
+    if let Ok(duration) = humantime::parse_duration(text) {
+        return Some(duration);
+    }
+    let mut rest = text.trim();
+    let mut sum = Duration::ZERO;
+    if rest.is_empty() {
+        return None;
+    }
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !(c.is_ascii_digit() || c == '.'))?;
+        let (number, tail) = rest.split_at_checked(end)?;
+        let unit_end = tail
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at_checked(unit_end)?;
+        let seconds = match unit {
+            "ns" => 1e-9,
+            "us" | "µs" => 1e-6,
+            "ms" => 1e-3,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            "d" => 86_400.0,
+            "w" => 604_800.0,
+            _ => return None,
+        };
+        let number: f64 = number.parse().ok()?;
+        sum = sum.checked_add(Duration::try_from_secs_f64(number * seconds).ok()?)?;
+        rest = tail;
+    }
+    Some(sum)
+}
+
+/// Billionths of processors from a number of them, like `1.5`.
+pub(super) fn parse_cpus(text: &str) -> Option<i64> {
+    let cpus: f64 = text.trim().parse().ok()?;
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "it is between 0 and a million"
+    )]
+    (0.0..1e6)
+        .contains(&cpus)
+        .then(|| (cpus * 1e9).round() as i64)
+}
+
+/// Whether it is a host name: DNS labels with dots between them.
+pub(super) fn is_host_name(name: &str) -> bool {
+    name.len() <= 253
+        && name
+            .split('.')
+            .all(|label| is_dns_label(&label.to_lowercase().replace('_', "-")))
+}
+
+/// Whether it is a signal of signal(7), by number or by name, with or without `SIG`.
+pub(super) fn is_signal(text: &str) -> bool {
+    let upper = text.to_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    let is_number = name
+        .parse::<u8>()
+        .is_ok_and(|number| (1..=64).contains(&number));
+    is_number || name.starts_with("RTMIN") || name.starts_with("RTMAX") || SIGNALS.contains(&name)
+}
+
+/// The name of a capability without its prefix, in capitals.
+pub(super) fn capability(text: &str) -> Result<String, String> {
+    let upper = text.to_uppercase();
+    let name = upper.strip_prefix("CAP_").unwrap_or(&upper);
+    if name == "ALL" || CAPABILITIES.contains(&name) {
+        return Ok(name.to_owned());
+    }
+    Err(match crate::problem::nearest(name, CAPABILITIES) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => "capabilities(7) lists them".to_owned(),
+    })
+}
+
+/// What may stand behind the second colon of a volume: Docker's `parseVolumeSpec`.
+pub(super) const VOLUME_OPTIONS: [&str; 14] = [
+    "ro",
+    "rw",
+    "z",
+    "Z",
+    "nocopy",
+    "shared",
+    "rshared",
+    "slave",
+    "rslave",
+    "private",
+    "rprivate",
+    "cached",
+    "delegated",
+    "consistent",
+];
+
+/// capabilities(7), without the prefix.
+const CAPABILITIES: [&str; 41] = [
+    "AUDIT_CONTROL",
+    "AUDIT_READ",
+    "AUDIT_WRITE",
+    "BLOCK_SUSPEND",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "KILL",
+    "LEASE",
+    "LINUX_IMMUTABLE",
+    "MAC_ADMIN",
+    "MAC_OVERRIDE",
+    "MKNOD",
+    "NET_ADMIN",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_RAW",
+    "PERFMON",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYSLOG",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_CHROOT",
+    "SYS_MODULE",
+    "SYS_NICE",
+    "SYS_PACCT",
+    "SYS_PTRACE",
+    "SYS_RAWIO",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "WAKE_ALARM",
+];
+
+/// signal(7), without the prefix.
+const SIGNALS: [&str; 31] = [
+    "ABRT", "ALRM", "BUS", "CHLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "KILL", "PIPE",
+    "PROF", "PWR", "QUIT", "SEGV", "STKFLT", "STOP", "SYS", "TERM", "TRAP", "TSTP", "TTIN", "TTOU",
+    "URG", "USR1", "USR2", "VTALRM", "WINCH", "XCPU", "XFSZ",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_those_of_docker() {
+        assert_eq!(parse_bytes("64m"), Some(64 << 20));
+        assert_eq!(parse_bytes("1GB"), Some(1 << 30));
+        assert_eq!(parse_bytes("1.5k"), Some(1536));
+        assert_eq!(parse_bytes("512"), Some(512));
+        assert_eq!(parse_bytes("x"), None);
+        assert_eq!(parse_bytes("99999999999999t"), None);
+        assert_eq!(parse_bytes("1.99999999999999999999g"), None);
+    }
+
+    #[test]
+    fn durations_are_those_of_go() {
+        let milliseconds = |text| parse_duration(text).map(|duration| duration.as_millis());
+        assert_eq!(milliseconds("1m30s"), Some(90_000));
+        assert_eq!(milliseconds("1.5s"), Some(1500));
+        assert_eq!(milliseconds("500ms"), Some(500));
+        assert_eq!(milliseconds("1h0.5m"), Some(3_630_000));
+        assert_eq!(milliseconds("0s"), Some(0));
+        assert_eq!(milliseconds("ten"), None);
+        assert_eq!(milliseconds("9e99s"), None);
+        assert_eq!(milliseconds(""), None);
+    }
+
+    #[test]
+    fn processors_are_counted_in_billionths() {
+        assert_eq!(parse_cpus("0.5"), Some(500_000_000));
+        assert_eq!(parse_cpus("2"), Some(2_000_000_000));
+        assert_eq!(parse_cpus("-1"), None);
+    }
+}

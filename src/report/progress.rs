@@ -1,0 +1,170 @@
+//! What is going on while steps are carried out: a line for each thing that is being worked on, on a terminal; else a plain
+//! line for each that is done, or a JSON object for each event.
+
+use super::Report;
+use crate::apply::Event;
+use crate::diff::{Action, Step, StepId};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// How often lines of a terminal are drawn anew.
+const TICK: Duration = Duration::from_millis(120);
+
+/// The steps of one run.
+pub struct Progress {
+    report: Report,
+    /// Only on a terminal.
+    screen: Option<Screen>,
+}
+
+struct Screen {
+    bars: MultiProgress,
+    /// The last line: how many steps are done.
+    sum: ProgressBar,
+    lines: BTreeMap<StepId, ProgressBar>,
+}
+
+impl Progress {
+    /// Begins; draws nothing before the first step does.
+    pub fn new(report: Report, steps: usize) -> Self {
+        let is_drawn = !report.json && !report.quiet && steps > 0 && console_is_terminal();
+        let screen = is_drawn.then(|| {
+            let bars = MultiProgress::new();
+            let length = u64::try_from(steps).unwrap_or(0);
+            let sum = bars
+                .add(ProgressBar::new(length).with_style(style("{pos} of {len} steps, {elapsed}")));
+            sum.enable_steady_tick(TICK);
+            Screen {
+                bars,
+                sum,
+                lines: BTreeMap::new(),
+            }
+        });
+        Self { report, screen }
+    }
+
+    /// Tells what happens.
+    pub fn tell(&mut self, event: Event) {
+        match event {
+            Event::Begun(step) => match &mut self.screen {
+                Some(screen) => screen.begin(step),
+                None => self.report.begun(step),
+            },
+            Event::Warned(step, said) => {
+                let report = self.report;
+                match &self.screen {
+                    Some(screen) => screen.bars.suspend(|| report.warned(step, said)),
+                    None => report.warned(step, said),
+                }
+            }
+            Event::Pulling(step, progress) => match &mut self.screen {
+                Some(screen) => screen.pulling(step.id, progress.done, progress.total),
+                None => self.report.pulling(step, progress),
+            },
+            Event::Done(step, elapsed) => {
+                let Some(screen) = &mut self.screen else {
+                    self.report.done(step, elapsed);
+                    return;
+                };
+                screen.over(step.id);
+                let report = self.report;
+                // One line for each service stays: that it runs.
+                if is_on_the_way(&step.action) && !report.verbose {
+                    return;
+                }
+                // What is above the drawn lines stays on the screen.
+                screen.bars.suspend(|| report.done(step, elapsed));
+            }
+            Event::Failed(step) => {
+                if let Some(screen) = &mut self.screen {
+                    screen.over(step.id);
+                }
+            }
+        }
+    }
+
+    /// Takes the drawn lines away.
+    pub fn end(self) {
+        if let Some(screen) = self.screen {
+            screen.sum.finish_and_clear();
+            let _ = screen.bars.clear();
+        }
+    }
+}
+
+impl Screen {
+    fn begin(&mut self, step: &Step) {
+        let words = step.action.words();
+        let doing = format!("{}: {}", words.name, doing(&step.action));
+        let bar = ProgressBar::new_spinner().with_style(style("{spinner} {msg} {elapsed:.dim}"));
+        let bar = self.bars.insert_before(&self.sum, bar.with_message(doing));
+        bar.enable_steady_tick(TICK);
+        self.lines.insert(step.id, bar);
+    }
+
+    fn pulling(&mut self, id: StepId, done: u64, total: u64) {
+        let Some(bar) = self.lines.get(&id).filter(|_| total > 0) else {
+            return;
+        };
+        if bar.length().is_none() {
+            bar.set_style(style(
+                "{spinner} {msg} {bar:20} {bytes} of {total_bytes}, {elapsed}",
+            ));
+        }
+        bar.set_length(total);
+        bar.set_position(done);
+    }
+
+    fn over(&mut self, id: StepId) {
+        if let Some(bar) = self.lines.remove(&id) {
+            bar.finish_and_clear();
+            self.bars.remove(&bar);
+        }
+        self.sum.inc(1);
+    }
+}
+
+/// Whether a step is only part of what happens to a container.
+fn is_on_the_way(action: &Action) -> bool {
+    matches!(
+        action,
+        Action::CreateContainer(_)
+            | Action::JoinNetwork { .. }
+            | Action::PutFiles { .. }
+            | Action::Await {
+                condition: crate::plan::Ready::Healthy,
+                ..
+            }
+    )
+}
+
+fn console_is_terminal() -> bool {
+    use std::io::IsTerminal as _;
+    std::io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner())
+}
+
+/// What is being done to a thing.
+fn doing(action: &Action) -> &'static str {
+    match action {
+        Action::Pull { .. } => "pulling",
+        Action::StopContainer { .. } | Action::StopUnit { .. } => "stopping",
+        Action::StartContainer { .. } | Action::StartUnit { .. } => "starting",
+        Action::RestartContainer { .. } | Action::RestartUnit { .. } => "restarting",
+        Action::ReplaceContainer { .. } => "replacing",
+        Action::Await {
+            condition: crate::plan::Ready::Completed,
+            ..
+        } => "waiting until it has done its work",
+        Action::Await { .. } => "waiting until it is healthy",
+        Action::RemoveContainer { .. } | Action::RemoveNetwork { .. } => "removing",
+        Action::CreateContainer(_) | Action::CreateNetwork(_) | Action::CreateVolume(_) => {
+            "creating"
+        }
+        _ => "working",
+    }
+}
