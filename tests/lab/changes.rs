@@ -18,7 +18,7 @@ fn only_what_changed_is_made_anew(suite: &str) {
     let run = pi.homelab("env-up --dry-run").exits(3);
     assert!(
         run.stdout
-            .contains("stop container whoami-preprod (changed: command)"),
+            .contains("replace container whoami-preprod (changed: command"),
         "{}",
         run.stdout
     );

@@ -263,6 +263,35 @@ impl Server {
         assert!(child.wait().expect("it ends").success());
     }
 
+    /// A path of the server as this machine sees it.
+    #[allow(dead_code, reason = "the benchmark alone needs it")]
+    pub fn path(&self, path: &str) -> String {
+        format!("/proc/{}/root{path}", self.init().expect("the server runs"))
+    }
+
+    /// Puts the content of a folder of this repository there.
+    pub fn copy_folder(&self, from: &str, to: &str) {
+        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join(from);
+        let mut packing = Command::new("tar")
+            .arg("-C")
+            .arg(from)
+            .args(["-c", "."])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("tar runs");
+        let archive = packing.stdout.take().expect("a pipe");
+        let status = self
+            .command("sh")
+            .args([
+                "-c",
+                &format!("mkdir -p {to}; tar -C {to} --no-same-owner -x"),
+            ])
+            .stdin(archive)
+            .status();
+        assert!(packing.wait().expect("tar ends").success());
+        assert!(status.expect("nsenter runs").success());
+    }
+
     /// Puts the program there. In a root with an older libc than this machine's it uses this machine's loader and libraries,
     /// which are put there too: the program must stay a program, which a unit can run and which knows its own path.
     fn install(&self) {

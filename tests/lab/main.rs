@@ -9,7 +9,10 @@
 )]
 
 mod addresses;
+mod calls;
 mod changes;
+mod compose;
+mod compose_home;
 mod faults;
 mod home;
 mod isolation;

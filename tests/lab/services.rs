@@ -1,8 +1,9 @@
 //! The keys of a service, as the Engine has them in the end.
 
+use crate::home::Server;
 use crate::{PLAN, home_and_pi, on_every_engine};
 
-on_every_engine!(every_key_reaches_the_container a_missing_image_is_pulled);
+on_every_engine!(every_key_reaches_the_container a_missing_image_is_pulled a_registry_may_want_a_login);
 
 const SERVICES: &str = r#"
 [services.full]
@@ -110,7 +111,7 @@ fn every_key_reaches_the_container(suite: &str) {
     for (path, value) in [
         (
             ".Config.Env|map(select(startswith(\"PATH=\")|not))|sort",
-            r#"["A=1","FIRST=a b","HOME=/root","LAST=of the file","OVER=1"]"#,
+            r#"["A=1","FIRST=a b","HOME=/root","LAST=of the file","NOT_SET_ANYWHERE","OVER=1"]"#,
         ),
         (".Config.Labels|[.a,.c]", r#"["b",""]"#),
         (
@@ -129,7 +130,7 @@ fn every_key_reaches_the_container(suite: &str) {
     let run = pi.homelab("env-up full listed --dry-run").exits(3);
     assert!(
         run.stdout
-            .contains("stop container full-preprod (changed: environment)"),
+            .contains("replace container full-preprod (changed: environment"),
         "{}",
         run.stdout
     );
@@ -141,15 +142,22 @@ fn every_key_reaches_the_container(suite: &str) {
         .says("nothing to do");
 }
 
+/// Starts a registry; Debian's own settings would want a password.
+fn registry(pi: &Server, port: u16, more: &str) {
+    let file = format!("/run/registry-{port}.yml");
+    pi.write(
+        &file,
+        &format!("version: 0.1\nstorage: {{filesystem: {{rootdirectory: /run/registry}}}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n{more}"),
+    );
+    pi.sh(&format!("systemd-run -q docker-registry serve {file}"));
+    pi.sh(&format!(
+        "for i in $(seq 50); do curl -s http://127.0.0.1:{port}/v2/ && break; sleep 0.2; done"
+    ));
+}
+
 fn a_missing_image_is_pulled(suite: &str) {
     let (home, pi) = home_and_pi(suite);
-    // Debian's own settings want a password.
-    pi.write(
-        "/run/registry.yml",
-        "version: 0.1\nstorage: {filesystem: {rootdirectory: /run/registry}}\nhttp: {addr: '127.0.0.1:5000'}\n",
-    );
-    pi.sh("systemd-run -q docker-registry serve /run/registry.yml");
-    pi.sh("for i in $(seq 50); do curl -s http://127.0.0.1:5000/v2/ && break; sleep 0.2; done");
+    registry(&pi, 5000, "");
     pi.sh(
         "docker tag lab/web:1 127.0.0.1:5000/lab/web:1 && docker push -q 127.0.0.1:5000/lab/web:1",
     );
@@ -181,4 +189,33 @@ fn a_missing_image_is_pulled(suite: &str) {
         home.laptop.page(crate::lan(230)).as_deref(),
         Some("whoami of preprod")
     );
+}
+
+/// `??>>~~??` for the user `me`, as htpasswd(1) writes it. In base64 it has a `/`, which URLs write otherwise.
+const PASSWORDS: &str = "me:$2y$05$abcdefghijklmnopqrstuuFqfig72ROCfsvu34SCQctSqSuujPuJG\n";
+
+fn a_registry_may_want_a_login(suite: &str) {
+    let (_home, pi) = home_and_pi(suite);
+    pi.write("/run/passwords", PASSWORDS);
+    registry(
+        &pi,
+        5000,
+        "auth: {htpasswd: {realm: lab, path: /run/passwords}}\n",
+    );
+    let login = "docker login -u me --password-stdin 127.0.0.1:5000 2>&1";
+    pi.sh(&format!("echo '??>>~~??' | {login}"));
+    pi.sh(
+        "docker tag lab/web:1 127.0.0.1:5000/lab/web:1 && docker push -q 127.0.0.1:5000/lab/web:1",
+    );
+    pi.sh("docker rmi lab/web:1 127.0.0.1:5000/lab/web:1; mv /root/.docker /root/away");
+    pi.write(
+        "/etc/homelab/homelab.toml",
+        &PLAN.replace("lab/web:1", "127.0.0.1:5000/lab/web:1"),
+    );
+    pi.homelab("network-up").exits(0);
+    pi.homelab("env-up").exits(1).says("wants another login");
+    pi.sh("mv /root/away /root/.docker");
+    pi.homelab("env-up")
+        .exits(0)
+        .says("pulled image 127.0.0.1:5000/lab/web:1");
 }
