@@ -28,10 +28,19 @@ fn homelab() -> snapbox::cmd::Command {
 #[test]
 fn the_plan_in_it_is_a_good_one() {
     let plans = blocks("toml");
-    assert_eq!(plans.len(), 1);
+    assert_eq!(plans.len(), 2);
     for plan in plans {
         let folder = tempfile::tempdir().expect("a folder");
         fs::write(folder.path().join("homelab.toml"), plan).expect("it is written");
+        let compose = blocks("yaml").join("\n");
+        let file = folder.path().join("docker-compose.application.yml");
+        fs::write(file, compose).expect("it is written");
+        fs::create_dir(folder.path().join("env")).expect("a folder");
+        for (env, address) in [("prod", 202), ("preprod", 232)] {
+            let variables = format!("WEB_ADDRESS=192.168.1.{address}\n");
+            let file = folder.path().join(format!("env/.env.{env}"));
+            fs::write(file, variables).expect("it is written");
+        }
         homelab()
             .current_dir(folder.path())
             .arg("check")
@@ -80,7 +89,7 @@ fn its_table_names_every_command() {
             known += 1;
         }
     }
-    assert_eq!(known, 8, "{help}");
+    assert_eq!(known, 11, "{help}");
 }
 
 #[test]
