@@ -374,7 +374,7 @@ fn composed(native: &str, compose: &str) -> Plan {
 fn an_address_at_home_makes_a_network_the_home_network() {
     let plan = composed(
         "",
-        "services:\n  web: {image: web, networks: {any: {ipv4_address: $ADDRESS, aliases: [w]}, back: }}\n  db: {image: db, networks: [back]}\n  plain: {image: plain}\n  away: {image: away, network_mode: 'service:web'}\nnetworks: {any: {external: true, name: older}, back: {internal: true}}\n",
+        "services:\n  web: {image: web, networks: {any: {ipv4_address: $ADDRESS, aliases: [w], driver_opts: {a: b}, interface_name: lan0, gw_priority: 5}, back: }}\n  db: {image: db, networks: [back]}\n  plain: {image: plain}\n  away: {image: away, network_mode: 'service:web'}\nnetworks: {any: {external: true, name: older}, back: {internal: true}}\n",
     );
     let web = service(&plan, "prod", "web");
     assert_eq!(web.address, Some(Ipv4Addr::new(192, 168, 1, 200)));
@@ -386,6 +386,10 @@ fn an_address_at_home_makes_a_network_the_home_network() {
         (web.is_on_lan, web.home.aliases.as_slice()),
         (true, ["w".to_owned()].as_slice())
     );
+    let options = [("a", "b"), ("com.docker.network.endpoint.ifname", "lan0")];
+    let options = options.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    assert_eq!(web.home.options, options.into());
+    assert_eq!(web.home.gw_priority, Some(5));
     let networks = |name: &str| -> Vec<String> {
         let networks = &service(&plan, "prod", name).networks;
         networks
@@ -406,6 +410,22 @@ fn an_address_at_home_makes_a_network_the_home_network() {
         .map(|n| n.name.as_str())
         .collect();
     assert_eq!(names, ["homelab-prod_back"]);
+}
+
+/// What stands in the file is on containers that live: when it changes, a new version of homelab makes them anew.
+#[test]
+fn fingerprints_of_all_keys_stay_as_they_are() {
+    let compose = include_str!("../../tests/compose/all.yml")
+        .replace("192.168.1.200", "$ADDRESS")
+        .replace(
+            "container_name: bb",
+            "container_name: b-$COMPOSE_PROJECT_NAME",
+        );
+    let plan = composed("", &compose);
+    let lines = env(&plan, "prod").services.iter();
+    let lines = lines.map(|service| format!("{} {}\n", service.name, service.fingerprint()));
+    let found: String = lines.collect();
+    assert_eq!(found, include_str!("../../tests/compose/fingerprints"));
 }
 
 #[test]

@@ -33,6 +33,7 @@ image       = "lab/web:1"
 command     = ["sleep", "600"]
 environment = ["A=1", "HOME", "NOT_SET_ANYWHERE"]
 labels      = ["a=b", "c"]
+label_file  = "own.labels"
 tmpfs       = "/run"
 privileged  = true
 env_file    = "full.env"
@@ -50,6 +51,7 @@ fn every_key_reaches_the_container(suite: &str) {
         .says("`/etc/homelab/full.env` does not exist")
         .says("`/etc/homelab/env/preprod.env` does not exist")
         .says("--> /etc/homelab/homelab.toml:");
+    pi.write("/etc/homelab/own.labels", "a=over\nd=of the file\n");
     pi.write(
         "/etc/homelab/full.env",
         "FIRST=\"a b\" # c\nLAST=of the file\nOVER=1\n",
@@ -113,7 +115,7 @@ fn every_key_reaches_the_container(suite: &str) {
             ".Config.Env|map(select(startswith(\"PATH=\")|not))|sort",
             r#"["A=1","FIRST=a b","HOME=/root","LAST=of the file","NOT_SET_ANYWHERE","OVER=1"]"#,
         ),
-        (".Config.Labels|[.a,.c]", r#"["b",""]"#),
+        (".Config.Labels|[.a,.c,.d]", r#"["b","","of the file"]"#),
         (
             ".HostConfig.Privileged",
             if privileged { "true" } else { "false" },
