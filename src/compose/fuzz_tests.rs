@@ -133,10 +133,12 @@ fn apply(text: &mut String, kind: u8, (from, length): (f64, f64), piece: usize, 
 /// whether it is a good one.
 fn read(text: &str) -> bool {
     let world = World {
-        read: &|path| match path.file_name().and_then(|name| name.to_str()) {
-            Some("common.yml") => Ok(COMMON.to_owned()),
-            Some("vars.env") => Ok(VARIABLES.to_owned()),
-            Some(name) if name.ends_with(".yml") => Ok(text.to_owned()),
+        read: &|path| match path.to_str() {
+            Some("/home/common.yml") => Ok(COMMON.to_owned()),
+            Some("/home/vars.env") => Ok(VARIABLES.to_owned()),
+            _ if path.extension().is_some_and(|extension| extension == "yml") => {
+                Ok(text.to_owned())
+            }
             _ => Err(std::io::ErrorKind::NotFound.into()),
         },
         variable: &|name| (name.len() == 1).then(|| name.to_owned()),
