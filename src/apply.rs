@@ -322,6 +322,35 @@ mod tests {
     }
 
     #[test]
+    fn no_more_work_begins_than_there_is_room_for() {
+        let wait = Action::Await {
+            name: "x".to_owned(),
+            condition: crate::plan::Ready::Healthy,
+            is_required: true,
+        };
+        let mut steps: Vec<Step> = (1..=10).map(|id| step(id, alias("x"), &[])).collect();
+        steps.push(step(11, wait, &[]));
+        let mut course = Course::new(&steps);
+        let next = |course: &mut Course| -> Vec<StepId> {
+            course.look_for_ready();
+            std::iter::from_fn(|| course.next())
+                .map(|step| step.id)
+                .collect()
+        };
+        assert_eq!(next(&mut course), [1, 2, 3, 4, 5, 6, 7, 8, 11]);
+        assert!(course.room().is_some_and(|room| room <= WORKING));
+        steps
+            .get(2)
+            .into_iter()
+            .for_each(|step| course.over(step, true));
+        assert_eq!(next(&mut course), [9]);
+        // Who takes long waits for something, and others go on.
+        let long_ago = Instant::now().checked_sub(WORKING);
+        course.begun.extend(long_ago.map(|ago| (1, ago)));
+        assert_eq!(next(&mut course), [10]);
+    }
+
+    #[test]
     fn a_failure_stops_only_what_waits_for_it() {
         in_a_namespace(
             "apply::tests::a_failure_stops_only_what_waits_for_it",

@@ -60,6 +60,8 @@ pub struct Project {
     pub configs: Map,
     /// `secrets`
     pub secrets: Map,
+    /// The files that were named.
+    pub files: Vec<PathBuf>,
     /// The variables of the env files.
     pub variables: BTreeMap<String, String>,
     /// Active profiles.
@@ -108,7 +110,11 @@ pub fn load(
         own: BTreeMap::from([("COMPOSE_PROJECT_NAME".to_owned(), request.project.clone())]),
     };
     loader.read_variables(&request.env_files, &folder, &mut scope);
-    let mut project = Project::default();
+    let files = request.files.iter().map(|(path, _)| path.clone());
+    let mut project = Project {
+        files: files.collect(),
+        ..Project::default()
+    };
     for (path, place) in &request.files {
         let chain = [path.clone()];
         loader.file(path, place, &folder, &scope, &chain, &mut project);

@@ -251,6 +251,10 @@ impl Engine {
             Err(Error::DockerResponseServerError {
                 status_code: 409, ..
             }) => Ok(()),
+            Err(error) if said(&error).contains("overlap") => Err(Failure::new(
+                format!("cannot {what}: another network has some of its addresses"),
+                "`docker network ls` and `docker network inspect` show which; change its `ipam`, or take it out",
+            )),
             result => result.map(|_| ()).map_err(|error| refused(&what, &error)),
         }
     }

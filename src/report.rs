@@ -14,13 +14,14 @@ use crate::problem::{Problem, Severity, Sources};
 use crate::state::SUCCESSOR;
 use anstyle::{AnsiColor, Style};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::time::Duration;
 
 pub use address_plan::print as address_plan;
 pub use containers::{LogLines, print as containers};
 pub use matrix::print as matrix;
-pub use progress::Progress;
+pub use progress::{Progress, Waiting};
 pub use services::print as services;
 pub use status::print as status;
 
@@ -195,6 +196,15 @@ impl Report {
 
     /// A step that is done.
     pub fn done(self, step: &Step, elapsed: Duration) {
+        self.told(step, elapsed, false);
+    }
+
+    /// A step that is done, with the time that it took.
+    fn done_in(self, step: &Step, elapsed: Duration) {
+        self.told(step, elapsed, true);
+    }
+
+    fn told(self, step: &Step, elapsed: Duration, is_timed: bool) {
         if self.json {
             let mut object = step_json("done", step);
             if let Some(object) = object.as_object_mut() {
@@ -218,11 +228,34 @@ impl Report {
         if !words.detail.is_empty() && (self.verbose || words.done == "set") {
             line = format!("{line}: {}", words.detail);
         }
+        let seconds = elapsed.as_secs_f64();
         if self.verbose {
-            let seconds = elapsed.as_secs_f64();
             line = format!("{line} {FAINT}({}; {seconds:.3} s){FAINT:#}", step.cause);
+        } else if is_timed {
+            line = format!("{line} {FAINT}{seconds:.1}s{FAINT:#}");
         }
         err(&line);
+    }
+
+    /// How far a run came that was drawn on a terminal.
+    fn sum(self, done: u64, all: u64, elapsed: Duration) {
+        let seconds = elapsed.as_secs_f64();
+        if done < all {
+            err(&format!("{done} of {all} steps in {seconds:.1} s"));
+        } else if !self.verbose {
+            err(&format!("{all} steps in {seconds:.1} s"));
+        }
+    }
+
+    /// Containers that `--wait` still waits for.
+    fn waiting(self, left: &BTreeSet<String>) {
+        if self.json {
+            out(&json!({ "event": "waiting", "containers": left }).to_string());
+        }
+        if !self.quiet {
+            let names: Vec<&str> = left.iter().map(String::as_str).collect();
+            err(&format!("waiting for {}", names.join(", ")));
+        }
     }
 
     /// The end of a command that worked.

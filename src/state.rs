@@ -27,6 +27,10 @@ pub const LABEL_EXTRA_NETWORK: &str = "homelab.extra-network";
 pub const LABEL_COMPOSE_PROJECT: &str = "com.docker.compose.project";
 /// Which of a service's containers it is, from 1.
 pub const LABEL_COMPOSE_NUMBER: &str = "com.docker.compose.container-number";
+/// The files of a Compose project.
+pub const LABEL_COMPOSE_FILES: &str = "com.docker.compose.project.config_files";
+/// The folder of a Compose project.
+pub const LABEL_COMPOSE_FOLDER: &str = "com.docker.compose.project.working_dir";
 
 /// What the name of a container ends with that waits to take another one's place.
 pub const SUCCESSOR: &str = ".new";

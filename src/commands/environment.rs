@@ -8,6 +8,7 @@ use crate::failure::{Blocker, DONE, FAILED, Failure, INTERRUPTED, USAGE};
 use crate::observe::{self, Lan, Machine};
 use crate::plan::{Env, Host, PullPolicy, Restart, Service};
 use crate::problem::{self, suggestion};
+use crate::report::Waiting;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use std::collections::BTreeSet;
@@ -16,6 +17,9 @@ use std::time::Duration;
 /// How long after the last start homelab looks whether all that was started lives. Others had longer to die by then;
 /// `--wait` gives each of them half a second.
 const SETTLING: Duration = Duration::from_millis(40);
+
+/// How long `--wait` waits without a word.
+const UNTOLD: Duration = Duration::from_secs(1);
 
 impl Home<'_> {
     /// `homelab env-up`; returns the exit status.
@@ -141,10 +145,18 @@ impl Home<'_> {
         let limit = Duration::from_secs(seconds.unwrap_or(u64::from(u32::MAX)));
         let mut limit = std::pin::pin!(tokio::time::sleep(limit));
         let mut stop = std::pin::pin!(super::interrupted());
+        let mut soon = std::pin::pin!(tokio::time::sleep(UNTOLD));
+        let mut shown: Option<Waiting> = None;
         while !left.is_empty() {
             tokio::select! {
+                () = &mut soon, if shown.is_none() => {
+                    shown = Some(Waiting::new(self.report, &left));
+                }
                 Some((name, result)) = waits.next() => {
                     left.remove(&name);
+                    if let Some(shown) = &shown {
+                        shown.go_on(&left);
+                    }
                     if let Err(failure) = result {
                         blockers.extend(failure.blockers);
                     }

@@ -11,6 +11,7 @@ pub(super) fn projects(project: &mut Project, over: Project) {
         volumes,
         configs,
         secrets,
+        files: _,
         variables: _,
         profiles: _,
         notices: _,

@@ -7,8 +7,9 @@ use crate::plan::{
     network_name,
 };
 use crate::state::{
-    self, Api, LABEL_COMPOSE_NUMBER, LABEL_COMPOSE_PROJECT, LABEL_ENVIRONMENT, LABEL_EXTRA_NETWORK,
-    LABEL_FINGERPRINT, LABEL_SERVICE, Mount, Pool,
+    self, Api, LABEL_COMPOSE_FILES, LABEL_COMPOSE_FOLDER, LABEL_COMPOSE_NUMBER,
+    LABEL_COMPOSE_PROJECT, LABEL_ENVIRONMENT, LABEL_EXTRA_NETWORK, LABEL_FINGERPRINT,
+    LABEL_SERVICE, Mount, Pool,
 };
 use bollard::models::{
     ContainerCreateBody, ContainerSummary, DeviceMapping, EndpointIpamConfig, EndpointSettings,
@@ -205,7 +206,17 @@ fn labels(service: &Service) -> HashMap<String, String> {
         ("com.docker.compose.depends_on", depends.join(",")),
     ];
     let own = own.map(|(name, value)| (name.to_owned(), value));
-    service.labels.clone().into_iter().chain(own).collect()
+    let labels = service.labels.clone().into_iter().chain(own);
+    let mut labels: HashMap<String, String> = labels.collect();
+    let files = service.compose_files.iter();
+    let files: Vec<String> = files.map(|file| file.display().to_string()).collect();
+    let folder = service.compose_files.first().and_then(|file| file.parent());
+    if let Some(folder) = folder {
+        let folder = folder.display().to_string();
+        labels.insert(LABEL_COMPOSE_FILES.to_owned(), files.join(","));
+        labels.insert(LABEL_COMPOSE_FOLDER.to_owned(), folder);
+    }
+    labels
 }
 
 /// The networks that a container is made on: all of them where the Engine takes several, else the first.

@@ -42,6 +42,8 @@ pub struct Service {
     pub span: Span,
     /// The environment.
     pub env: String,
+    /// The Compose files of its environment, which `docker compose ls` shows.
+    pub compose_files: Vec<PathBuf>,
     /// The host that it runs on.
     pub host: String,
     /// The systemd slice that its container runs in, when its environment has one.
@@ -304,6 +306,7 @@ impl Service {
             name: _,
             span: _,
             env: _,
+            compose_files: _,
             host: _,
             slice,
             number: _,

@@ -4,9 +4,40 @@
 use super::Report;
 use crate::apply::Event;
 use crate::diff::{Action, Step, StepId};
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use std::collections::BTreeMap;
+use indicatif::{MultiProgress, ProgressBar, ProgressFinish, ProgressStyle};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+
+/// The services that `--wait` still waits for: a line that is drawn anew on a terminal, else said once.
+pub struct Waiting {
+    /// Only on a terminal.
+    bar: Option<ProgressBar>,
+}
+
+impl Waiting {
+    /// Begins with these containers.
+    pub fn new(report: Report, left: &BTreeSet<String>) -> Self {
+        if report.json || report.quiet || !console_is_terminal() {
+            report.waiting(left);
+            return Self { bar: None };
+        }
+        let bar = ProgressBar::new_spinner().with_style(style("{spinner} {msg} {elapsed:.dim}"));
+        bar.enable_steady_tick(TICK);
+        let waiting = Self {
+            bar: Some(bar.with_finish(ProgressFinish::AndClear)),
+        };
+        waiting.go_on(left);
+        waiting
+    }
+
+    /// These are left.
+    pub fn go_on(&self, left: &BTreeSet<String>) {
+        if let Some(bar) = &self.bar {
+            let names: Vec<&str> = left.iter().map(String::as_str).collect();
+            bar.set_message(format!("waiting for {}", names.join(", ")));
+        }
+    }
+}
 
 /// How often lines of a terminal are drawn anew.
 const TICK: Duration = Duration::from_millis(120);
@@ -68,13 +99,14 @@ impl Progress {
                     return;
                 };
                 screen.over(step.id);
+                screen.sum.inc(1);
                 let report = self.report;
                 // One line for each service stays: that it runs.
                 if is_on_the_way(&step.action) && !report.verbose {
                     return;
                 }
                 // What is above the drawn lines stays on the screen.
-                screen.bars.suspend(|| report.done(step, elapsed));
+                screen.bars.suspend(|| report.done_in(step, elapsed));
             }
             Event::Failed(step) => {
                 if let Some(screen) = &mut self.screen {
@@ -84,11 +116,14 @@ impl Progress {
         }
     }
 
-    /// Takes the drawn lines away.
+    /// Takes the drawn lines away, but for the last one.
     pub fn end(self) {
         if let Some(screen) = self.screen {
+            let (done, all) = (screen.sum.position(), screen.sum.length().unwrap_or(0));
+            let elapsed = screen.sum.elapsed();
             screen.sum.finish_and_clear();
             let _ = screen.bars.clear();
+            self.report.sum(done, all, elapsed);
         }
     }
 }
@@ -121,7 +156,6 @@ impl Screen {
             bar.finish_and_clear();
             self.bars.remove(&bar);
         }
-        self.sum.inc(1);
     }
 }
 

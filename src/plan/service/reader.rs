@@ -63,6 +63,7 @@ pub(in crate::plan) fn read(
         name: name.get_ref().clone(),
         span: name.span(),
         env: context.env.to_owned(),
+        compose_files: context.project.files.clone(),
         host: context.host.to_owned(),
         slice: context.slice.map(str::to_owned),
         number: 1,

@@ -2,8 +2,9 @@
 
 use super::Up;
 use crate::failure::Blocker;
-use crate::plan::{ExtraVolume, INTERFACE_NAME, PullPolicy, Service, Volume};
-use crate::state::Api;
+use crate::plan::{ExtraNetwork, ExtraVolume, INTERFACE_NAME, PullPolicy, Service, Volume};
+use crate::state::{Api, Network};
+use ipnet::Ipv4Net;
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
@@ -59,6 +60,7 @@ impl Up<'_> {
                     ),
                     format!("make it with `docker network create {name}`, or take `external` out"),
                 )),
+                None => blockers.extend(overlap(planned, &docker.networks)),
                 Some(found) if !planned.is_external => {
                     if let Some(other) = found.extra_of().filter(|of| *of != service.env) {
                         blockers.push(Blocker::new(
@@ -193,6 +195,29 @@ fn newer_keys(service: &Service) -> Vec<(&'static str, Api)> {
         .filter(|(_, is_used, _)| *is_used)
         .map(|(key, _, api)| (key, api))
         .collect()
+}
+
+/// Whether another network has some of the addresses of one that is to be made. Of pools with an `ip_range` the Engine checks
+/// no overlap.
+fn overlap(planned: &ExtraNetwork, networks: &[Network]) -> Option<Blocker> {
+    let whole = planned.pools.iter().filter(|pool| pool.ip_range.is_none());
+    let wanted: Vec<Ipv4Net> = whole
+        .filter_map(|pool| pool.subnet.as_deref()?.parse().ok())
+        .collect();
+    let held = networks.iter().flat_map(|network| {
+        let whole = network.pools.iter().filter(|pool| pool.ip_range.is_none());
+        whole.map(move |pool| (network, pool.subnet))
+    });
+    let shares = |a: &Ipv4Net, b: &Ipv4Net| a.contains(b) || b.contains(a);
+    let mut pairs = held.flat_map(|held| wanted.iter().map(move |wanted| (held, wanted)));
+    let ((network, held), wanted) = pairs.find(|((_, held), wanted)| shares(held, wanted))?;
+    Some(Blocker::new(
+        format!(
+            "network `{}` is to have {wanted}, and network `{}` has {held} already",
+            planned.name, network.name
+        ),
+        "take `ipam` out of the Compose file, so that Docker chooses, or put a variable of the `env_file` in the place of the subnet",
+    ))
 }
 
 fn other_network(name: &str, env: &str) -> Blocker {
