@@ -104,18 +104,30 @@ impl Engine {
                 std::future::ready(Ok(()))
             })
             .await;
-        result.map_err(|error| match &error {
-            Error::DockerResponseServerError {
-                status_code: 404 | 403 | 401,
-                ..
-            } => Failure::new(
-                format!("image `{image}` does not exist, or its registry wants another login"),
-                format!("check the name; `docker login` gives root a login, `docker pull {image}` shows what the registry says"),
-            ),
-            error => Failure::new(
-                format!("image `{image}` cannot be pulled: {}", said(error)),
-                format!("check the name and this machine's way to the registry; `docker pull {image}` tries again"),
-            ),
+        result.map_err(|error| {
+            let said = said(&error);
+            let is_unknown = ["no basic auth credentials", "unauthorized", "authentication required"]
+                .iter()
+                .any(|words| said.contains(words));
+            let host = registry(repository);
+            let host = if host == DOCKER_HUB { String::new() } else { format!(" {host}") };
+            match &error {
+                _ if is_unknown => Failure::new(
+                    format!("image `{image}` cannot be pulled: its registry wants another login"),
+                    format!("log in as who runs homelab: `docker login{host}`"),
+                ),
+                Error::DockerResponseServerError {
+                    status_code: 404 | 403 | 401,
+                    ..
+                } => Failure::new(
+                    format!("image `{image}` does not exist, or its registry wants another login"),
+                    format!("check the name; `docker pull {image}` shows what the registry says, `docker login{host}` logs in"),
+                ),
+                _ => Failure::new(
+                    format!("image `{image}` cannot be pulled: {said}"),
+                    format!("check the name and this machine's way to the registry; `docker pull {image}` tries again"),
+                ),
+            }
         })
     }
 }
