@@ -8,14 +8,14 @@ use crate::home_and_pi;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 
 macro_rules! constructs {
     ($($name:ident)*) => {
         /// Every construct that has a test.
         const NAMES: &[&str] = &[$(stringify!($name)),*];
-        // All tests of an engine follow each other, so that its server lives until the last. bookworm has no package of Compose 2.
+        // All tests of an engine follow each other, so that its servers live until the last. bookworm has no package of Compose 2.
         mod engine_26_1 { $(#[test] #[ignore = "needs root and the lab: run tests/all.sh"] fn $name() { super::compare("trixie", stringify!($name)); })* }
         mod engine_28_5 { $(#[test] #[ignore = "needs root and the lab: run tests/all.sh"] fn $name() { super::compare("sid", stringify!($name)); })* }
     };
@@ -59,11 +59,22 @@ primary = true
 range = "192.168.1.205-192.168.1.223"
 "#;
 
-/// A server that several tests use, one after the other. It lives while one of them does, and in a thread of its own,
-/// because its processes die with the thread that began them.
+/// How many servers an engine's tests share at most.
+const SERVERS: usize = 3;
+
+/// Servers that the tests of an engine use, one after the other. They live while one of these tests does, each in a thread
+/// of its own, because the processes of a server die with the thread that began them.
+#[derive(Default)]
 struct Shared {
-    server: Mutex<(Home, Server)>,
-    _end: Sender<()>,
+    state: Mutex<Pool>,
+    came_back: Condvar,
+}
+
+#[derive(Default)]
+struct Pool {
+    free: Vec<(Home, Server)>,
+    /// A thread ends when its sender goes.
+    threads: Vec<Sender<()>>,
 }
 
 fn shared(suite: &'static str) -> Arc<Shared> {
@@ -72,8 +83,38 @@ fn shared(suite: &'static str) -> Arc<Shared> {
     if let Some(living) = all.get(suite).and_then(Weak::upgrade) {
         return living;
     }
+    let shared = Arc::new(Shared::default());
+    all.insert(suite, Arc::downgrade(&shared));
+    shared
+}
+
+impl Shared {
+    fn take(&self, suite: &'static str) -> (Home, Server) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(server) = state.free.pop() {
+                return server;
+            }
+            if state.threads.len() < SERVERS {
+                let (end, ended) = channel();
+                state.threads.push(end);
+                drop(state);
+                return boot(suite, ended);
+            }
+            let waited = self.came_back.wait(state);
+            state = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn give_back(&self, server: (Home, Server)) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.free.push(server);
+        self.came_back.notify_one();
+    }
+}
+
+fn boot(suite: &'static str, ended: Receiver<()>) -> (Home, Server) {
     let (give, take) = channel();
-    let (end, ended) = channel();
     std::thread::spawn(move || {
         let (home, pi) = home_and_pi(suite);
         pi.copy_folder("tests/compose/constructs", FOLDER);
@@ -85,20 +126,31 @@ fn shared(suite: &'static str) -> Arc<Shared> {
         let _ = give.send((home, pi));
         let _ = ended.recv();
     });
-    let server = take.recv().expect("the server boots");
-    let shared = Arc::new(Shared {
-        server: Mutex::new(server),
-        _end: end,
-    });
-    all.insert(suite, Arc::downgrade(&shared));
-    shared
+    take.recv().expect("the server boots")
+}
+
+/// A server on loan; one that a failed test used is handed on too.
+struct Loan<'a> {
+    shared: &'a Shared,
+    server: Option<(Home, Server)>,
+}
+
+impl Drop for Loan<'_> {
+    fn drop(&mut self) {
+        if let Some(server) = self.server.take() {
+            self.shared.give_back(server);
+        }
+    }
 }
 
 fn compare(suite: &'static str, name: &str) {
     let shared = shared(suite);
+    let loan = Loan {
+        shared: &shared,
+        server: Some(shared.take(suite)),
+    };
     // A test that failed leaves containers behind, which the next one removes.
-    let server = shared.server.lock().unwrap_or_else(PoisonError::into_inner);
-    let pi = &server.1;
+    let (_, pi) = loan.server.as_ref().expect("it is on loan");
     pi.sh("docker ps -aq | xargs -r docker rm -fv >/dev/null; docker volume ls -q | xargs -r docker volume rm >/dev/null");
     let mut files = vec![format!("{name}.yml")];
     let over = format!("{name}.override.yml");
