@@ -2,6 +2,7 @@
 
 use super::{Engine, refused};
 use crate::failure::Failure;
+use bollard::container::LogOutput;
 use bollard::query_parameters::LogsOptionsBuilder;
 use futures_util::StreamExt;
 
@@ -51,24 +52,29 @@ impl Engine {
             .build();
         let mut chunks = std::pin::pin!(self.client.logs(name, Some(options)));
         // Chunks end where the container flushed, not where its lines do; the two streams come in turns.
-        let mut open = [String::new(), String::new()];
+        let mut open = [Vec::new(), Vec::new()];
+        let line = |is_error: bool, bytes: &[u8]| {
+            let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+            let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
+            let text = String::from_utf8_lossy(bytes).into_owned();
+            Line { is_error, text }
+        };
         while let Some(chunk) = chunks.next().await {
             let chunk = chunk
                 .map_err(|error| refused(&format!("show the log of container `{name}`"), &error))?;
-            let is_error = matches!(chunk, bollard::container::LogOutput::StdErr { .. });
+            let is_error = matches!(chunk, LogOutput::StdErr { .. });
             let [out, err] = &mut open;
             let buffer = if is_error { err } else { out };
-            buffer.push_str(&chunk.to_string());
-            while let Some((line, rest)) = buffer.split_once('\n') {
-                let text = line.trim_end_matches('\r').to_owned();
-                let rest = rest.to_owned();
-                hand(Line { is_error, text });
-                *buffer = rest;
+            buffer.extend(chunk.into_bytes());
+            let end = buffer.iter().rposition(|byte| *byte == b'\n');
+            let whole: Vec<u8> = buffer.drain(..end.map_or(0, |end| end + 1)).collect();
+            for bytes in whole.split_inclusive(|byte| *byte == b'\n') {
+                hand(line(is_error, bytes));
             }
         }
-        for (text, is_error) in open.into_iter().zip([false, true]) {
-            if !text.is_empty() {
-                hand(Line { is_error, text });
+        for (bytes, is_error) in open.into_iter().zip([false, true]) {
+            if !bytes.is_empty() {
+                hand(line(is_error, &bytes));
             }
         }
         Ok(())
