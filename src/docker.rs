@@ -116,12 +116,31 @@ impl Engine {
     /// # Errors
     /// Why it cannot be used, and what to do.
     pub async fn connect(own: &[Ipv4Addr]) -> Result<Self, Blocker> {
-        let named = std::env::var("DOCKER_HOST").ok().filter(|h| !h.is_empty());
-        let host = named.unwrap_or_else(|| DEFAULT_HOST.to_owned());
-        let client = local_client(&host, own)?;
+        let (host, client) = dial(own)?;
+        Self::negotiated(&host, client).await
+    }
+
+    /// The same, and who makes the cgroups of containers: `systemd` or `cgroupfs`. Both questions cost the Engine several
+    /// milliseconds, so they are asked at once; the answer to the second one is the same in all versions of the API.
+    ///
+    /// # Errors
+    /// Why it cannot be used, and what to do; in the second place, that it fails.
+    pub async fn connect_and_ask(
+        own: &[Ipv4Addr],
+    ) -> Result<(Self, Result<String, Failure>), Blocker> {
+        let (host, client) = dial(own)?;
+        let negotiated = Self::negotiated(&host, client.clone());
+        let (engine, info) = tokio::join!(negotiated, patiently(client.info()));
+        let driver = info.map_err(|error| refused("tell about itself", &error));
+        let driver = driver.map(|info| info.cgroup_driver);
+        let driver = driver.map(|driver| driver.map(|driver| driver.to_string()));
+        Ok((engine?, driver.map(Option::unwrap_or_default)))
+    }
+
+    async fn negotiated(host: &str, client: Docker) -> Result<Self, Blocker> {
         let version = patiently(client.version())
             .await
-            .map_err(|error| unreachable_engine(&host, &error))?;
+            .map_err(|error| unreachable_engine(host, &error))?;
         let api = version
             .api_version
             .and_then(|text| Api::try_from(text).ok())
@@ -141,17 +160,6 @@ impl Engine {
         let list = patiently(self.client.list_networks(None::<ListNetworksOptions>)).await;
         let list = list.map_err(|error| refused("list the networks", &error))?;
         Ok(list.into_iter().map(convert::network_of).collect())
-    }
-
-    /// Who makes the cgroups of containers: `systemd` or `cgroupfs`.
-    ///
-    /// # Errors
-    /// When the Engine fails.
-    pub async fn cgroup_driver(&self) -> Result<String, Failure> {
-        let info = patiently(self.client.info()).await;
-        let info = info.map_err(|error| refused("tell about itself", &error))?;
-        let driver = info.cgroup_driver.map(|driver| driver.to_string());
-        Ok(driver.unwrap_or_default())
     }
 
     /// All containers, stopped ones too.
@@ -364,6 +372,14 @@ impl Engine {
         let text: String = chunks.iter().map(ToString::to_string).collect();
         text.lines().map(str::to_owned).collect()
     }
+}
+
+/// The Engine that `DOCKER_HOST` names, and a client for it.
+fn dial(own: &[Ipv4Addr]) -> Result<(String, Docker), Blocker> {
+    let named = std::env::var("DOCKER_HOST").ok().filter(|h| !h.is_empty());
+    let host = named.unwrap_or_else(|| DEFAULT_HOST.to_owned());
+    let client = local_client(&host, own)?;
+    Ok((host, client))
 }
 
 /// A client for a `DOCKER_HOST` as the Docker CLI reads it, when that is this machine.

@@ -107,15 +107,11 @@ pub async fn engine_alone() -> Result<(Option<Engine>, State), Failure> {
 
 /// The Engine and what it has, or why it cannot be used.
 async fn engine(own: &[Ipv4Addr]) -> Result<Result<(Engine, Docker), Blocker>, Failure> {
-    let engine = match Engine::connect(own).await {
-        Ok(engine) => engine,
+    let (engine, cgroup_driver) = match Engine::connect_and_ask(own).await {
+        Ok((engine, driver)) => (engine, driver?),
         Err(missing) => return Ok(Err(missing)),
     };
-    let (networks, containers, cgroup_driver) = tokio::try_join!(
-        engine.networks(),
-        engine.containers(),
-        engine.cgroup_driver()
-    )?;
+    let (networks, containers) = tokio::try_join!(engine.networks(), engine.containers())?;
     let docker = Docker {
         version: engine.version.clone(),
         api: engine.api,

@@ -22,7 +22,7 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use toml::Spanned;
 
@@ -264,10 +264,18 @@ impl Service {
                     || path == "/var/run"
             })
         };
-        self.volumes
-            .iter()
-            .any(is_socket)
-            .then_some("given the Engine's socket")
+        if self.volumes.iter().any(is_socket) {
+            return Some("given the Engine's socket");
+        }
+        let is_cgroups = |volume: &&Volume| {
+            let path = volume.host_path();
+            path.is_some_and(|path| path == Path::new("/sys") || path.starts_with("/sys/fs/cgroup"))
+        };
+        let mut cgroups = self.volumes.iter().filter(is_cgroups);
+        // Whoever may write there moves a process of its own to another cgroup.
+        cgroups
+            .any(|volume| !volume.is_read_only())
+            .then_some("given the host's cgroups")
     }
 
     /// Its networks beyond the one that it is made on.
@@ -511,6 +519,12 @@ mod tests {
             })
         };
         assert!(bind("/var/run/docker.sock").is_some());
+        assert_eq!(bind("/sys/fs/cgroup"), None);
+        let writable = |s: &mut Service| {
+            let (source, target) = (PathBuf::from("/sys/fs/cgroup/x"), "/x".to_owned());
+            s.volumes = vec![Volume::Bind { source, target }];
+        };
+        assert!(with(&writable).is_some());
         assert_eq!(bind("/srv"), None);
     }
 

@@ -63,6 +63,18 @@ impl Volume {
         }
     }
 
+    /// Whether the container may only read it.
+    pub fn is_read_only(&self) -> bool {
+        match self {
+            Self::Bind { target, .. } | Self::Named { target, .. } => {
+                let options = target.split_once(':').map_or("", |(_, options)| options);
+                options.split(',').any(|option| option == "ro")
+            }
+            Self::Anonymous { .. } => false,
+            Self::Mount { told, .. } => told.get("ReadOnly") == Some(&json!(true)),
+        }
+    }
+
     /// Where in the container it is.
     pub fn target(&self) -> &str {
         match self {
