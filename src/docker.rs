@@ -50,9 +50,9 @@ const LOG_LINES: &str = "10";
 #[derive(Clone)]
 pub struct Engine {
     client: Docker,
-    /// As the Engine writes it.
+    /// As the Engine writes it; empty where nobody has to know.
     pub version: String,
-    /// The newest API of the Engine.
+    /// The newest API that the Engine and homelab know.
     pub api: Api,
 }
 
@@ -120,8 +120,8 @@ impl Engine {
         Self::negotiated(&host, client).await
     }
 
-    /// The same, and who makes the cgroups of containers: `systemd` or `cgroupfs`. Both questions cost the Engine several
-    /// milliseconds, so they are asked at once; the answer to the second one is the same in all versions of the API.
+    /// The same, and who makes the cgroups of containers: `systemd` or `cgroupfs`. The Engine runs other programs for this
+    /// answer, which is the same in all versions of the API, so it is asked at once.
     ///
     /// # Errors
     /// Why it cannot be used, and what to do; in the second place, that it fails.
@@ -137,7 +137,17 @@ impl Engine {
         Ok((engine?, driver.map(Option::unwrap_or_default)))
     }
 
+    /// A client that speaks the newest API that both sides know.
     async fn negotiated(host: &str, client: Docker) -> Result<Self, Blocker> {
+        if let Some(api) = newest_of_both(&client).await
+            && api >= Api::OLDEST
+        {
+            return Ok(Self {
+                client: corrected(client, api),
+                version: String::new(),
+                api,
+            });
+        }
         let version = patiently(client.version())
             .await
             .map_err(|error| unreachable_engine(host, &error))?;
@@ -380,6 +390,21 @@ fn dial(own: &[Ipv4Addr]) -> Result<(String, Docker), Blocker> {
     let host = named.unwrap_or_else(|| DEFAULT_HOST.to_owned());
     let client = local_client(&host, own)?;
     Ok((host, client))
+}
+
+/// The newest API that the Engine and homelab know, by a ping in the newest that homelab knows. An Engine that does not
+/// know it says which it does. For `/version` the Engine runs three other programs, which takes it longer than all else that it
+/// is asked.
+async fn newest_of_both(client: &Docker) -> Option<Api> {
+    let client = corrected(client.clone(), NEWEST);
+    match patiently(client.ping()).await {
+        Ok(_) => Some(NEWEST),
+        Err(Error::DockerResponseServerError { message, .. }) => {
+            let (_, version) = message.split_once("Maximum supported API version is ")?;
+            Api::try_from(version.trim().to_owned()).ok()
+        }
+        Err(_) => None,
+    }
 }
 
 /// A client for a `DOCKER_HOST` as the Docker CLI reads it, when that is this machine.

@@ -172,9 +172,9 @@ pub struct Slice {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Docker {
-    /// As the Engine writes it, like `26.1.5+dfsg1`.
+    /// As the Engine writes it, like `26.1.5+dfsg1`; empty where nobody has to know.
     pub version: String,
-    /// The newest version of its API.
+    /// The newest version of its API that homelab knows too.
     pub api: Api,
     /// Who makes its cgroups: `systemd` or `cgroupfs`.
     pub cgroup_driver: String,

@@ -54,11 +54,11 @@ fn the_engine_is_asked_once(suite: &str) {
     assert_eq!(
         nothing,
         [
+            "GET /_ping",
             "GET /containers/json",
             "GET /images/json",
             "GET /info",
             "GET /networks",
-            "GET /version",
             "GET /volumes"
         ]
     );
