@@ -459,7 +459,7 @@ impl Diff {
 }
 
 /// `a`, `b` and `c`, each in backticks.
-fn named<T: AsRef<str>>(names: impl IntoIterator<Item = T>) -> String {
+pub fn named<T: AsRef<str>>(names: impl IntoIterator<Item = T>) -> String {
     let quoted = names.into_iter().map(|n| format!("`{}`", n.as_ref()));
     let quoted: Vec<String> = quoted.collect();
     quoted.join(", ")

@@ -17,9 +17,8 @@ use bollard::Docker;
 use bollard::errors::Error;
 use bollard::models::{Ipam, IpamConfig, NetworkCreateRequest, VolumeCreateRequest};
 use bollard::query_parameters::{
-    ListContainersOptionsBuilder, ListNetworksOptions, ListVolumesOptions, LogsOptionsBuilder,
+    ListContainersOptionsBuilder, ListNetworksOptions, ListVolumesOptions,
 };
-use futures_util::StreamExt;
 use ipnet::Ipv4Net;
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
@@ -44,7 +43,7 @@ const CONFLICT: Duration = Duration::from_millis(500);
 const REQUEST_SECONDS: u64 = 24 * 60 * 60;
 
 /// How many of its last log lines a dead container is reported with.
-const LOG_LINES: &str = "10";
+const LOG_LINES: u64 = 10;
 
 /// A connection to the Engine of this machine.
 #[derive(Clone)]
@@ -369,18 +368,13 @@ impl Engine {
 
     /// The end of a container's log; nothing when its logging driver cannot be read.
     async fn last_lines(&self, name: &str) -> Vec<String> {
-        let options = LogsOptionsBuilder::new()
-            .stdout(true)
-            .stderr(true)
-            .tail(LOG_LINES)
-            .build();
-        let chunks = self.client.logs(name, Some(options));
-        let chunks: Vec<_> = chunks
-            .filter_map(|chunk| std::future::ready(chunk.ok()))
-            .collect()
-            .await;
-        let text: String = chunks.iter().map(ToString::to_string).collect();
-        text.lines().map(str::to_owned).collect()
+        let tail = Tail {
+            lines: Some(LOG_LINES),
+            ..Tail::default()
+        };
+        let mut lines = Vec::new();
+        let _ = self.logs(name, &tail, |line| lines.push(line.text)).await;
+        lines
     }
 }
 

@@ -78,10 +78,10 @@ impl Home<'_> {
         let idle: Vec<String> = services
             .iter()
             .filter(|service| service.has_idle_ports && service.number == 1)
-            .map(|service| format!("`{}`", service.name))
+            .map(|service| service.name.clone())
             .collect();
         if !idle.is_empty() {
-            let names = idle.join(", ");
+            let names = diff::named(&idle);
             self.report.note(&format!(
                 "`ports` of {names} are not needed: a container answers on its own address, on every port"
             ));
@@ -162,9 +162,8 @@ impl Home<'_> {
                     }
                 }
                 () = &mut limit => {
-                    let names: Vec<String> = left.iter().map(|name| format!("`{name}`")).collect();
                     blockers.push(Blocker::new(
-                        format!("not ready after {} seconds: {}", seconds.unwrap_or_default(), names.join(", ")),
+                        format!("not ready after {} seconds: {}", seconds.unwrap_or_default(), diff::named(&left)),
                         "`homelab ps` and `homelab logs` show how they are; they go on by themselves",
                     ));
                     return Err(blockers.into());

@@ -9,7 +9,7 @@ use super::{Selection, addresses, remove};
 use crate::diff::{Action, Diff, StepId, named};
 use crate::docker::NewContainer;
 use crate::failure::Blocker;
-use crate::plan::{ExtraNetwork, PullPolicy, Ready, Service};
+use crate::plan::{PullPolicy, Ready, Service};
 use crate::state::{Api, Container, Mount, SUCCESSOR, State};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -349,12 +349,7 @@ impl Up<'_> {
         let mut steps = Vec::new();
         for attachment in &service.networks {
             let name = &attachment.network;
-            let planned: Option<&ExtraNetwork> = self
-                .selection
-                .env
-                .networks
-                .iter()
-                .find(|network| network.name == *name);
+            let planned = self.planned_network(name);
             let Some(planned) = planned.filter(|network| !network.is_external) else {
                 continue;
             };

@@ -8,7 +8,7 @@ use ipnet::Ipv4Net;
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-impl Up<'_> {
+impl<'a> Up<'a> {
     /// Whether somebody who is not among the `moving` has an address and keeps it.
     pub(super) fn check_free(&mut self, address: Ipv4Addr, moving: &BTreeSet<&str>) {
         let holder = self.state.docker.containers.iter().find(|container| {
@@ -49,9 +49,9 @@ impl Up<'_> {
         }
         for attachment in &service.networks {
             let name = &attachment.network;
-            let planned = self.selection.env.networks.iter();
-            let planned = planned.clone().find(|network| network.name == *name);
-            let Some(planned) = planned else { continue };
+            let Some(planned) = self.planned_network(name) else {
+                continue;
+            };
             match docker.network(name) {
                 None if planned.is_external => blockers.push(Blocker::new(
                     format!(
@@ -116,8 +116,8 @@ impl Up<'_> {
     pub(super) fn warn_of_networks(&mut self, service: &Service) {
         for attachment in &service.networks {
             let name = &attachment.network;
-            let mut planned = self.selection.env.networks.iter();
-            let planned = planned.find(|network| network.name == *name && !network.is_external);
+            let planned = self.planned_network(name);
+            let planned = planned.filter(|network| !network.is_external);
             let found = self.state.docker.network(name);
             if let (Some(planned), Some(found)) = (planned, found)
                 && found.extra_of() == Some(service.env.as_str())
@@ -129,6 +129,12 @@ impl Up<'_> {
                 }
             }
         }
+    }
+
+    /// The network of that name beside the home network, as the files have it.
+    pub(super) fn planned_network(&self, name: &str) -> Option<&'a ExtraNetwork> {
+        let mut planned = self.selection.env.networks.iter();
+        planned.find(|network| network.name == name)
     }
 
     pub(super) fn volume(&self, name: &str, env: &str) -> ExtraVolume {
