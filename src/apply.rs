@@ -1,10 +1,11 @@
 //! Carries steps out: the only code that changes the machine. It runs what is ready, all of it at once, and decides nothing.
 
 use crate::diff::{Action, Step, StepId};
-use crate::docker::Progress;
-use crate::failure::{Blocker, Failure, INTERRUPTED};
-use crate::observe::Machine;
-use crate::{systemd, units};
+use crate::error::{Blocker, Failure, INTERRUPTED};
+use crate::plan::unit_files;
+use crate::system::Machine;
+use crate::system::docker::Progress;
+use crate::system::systemd;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use std::cell::RefCell;
@@ -246,7 +247,7 @@ async fn carry_out(
         Action::AddRoute(route) => netlink.add_route(route).await,
         Action::DeleteRoute(route) => netlink.delete_route(route).await,
         Action::WriteSlice { slice, is_new: _ } => {
-            systemd::write_slice(&slice.name, &units::slice(slice))
+            systemd::write_slice(&slice.name, &unit_files::slice(slice))
         }
         Action::ApplySlice { name } => systemd::apply_slice(name).await,
         Action::RemoveFile { path } => systemd::remove(path),
@@ -303,7 +304,7 @@ mod tests {
     //! Against real links, in a network namespace of their own.
 
     use super::*;
-    use crate::netlink::tests::in_a_namespace;
+    use crate::system::netlink::tests::in_a_namespace;
 
     fn step(id: StepId, action: Action, after: &[StepId]) -> Step {
         Step {

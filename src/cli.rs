@@ -103,7 +103,7 @@ pub struct Probe {
 #[derive(Args, Debug)]
 pub struct Run {
     /// Parent links to keep alive too, separated by commas
-    #[arg(long, value_name = "LINKS", env = crate::units::PARENT_LINKS, value_delimiter = ',')]
+    #[arg(long, value_name = "LINKS", env = crate::plan::unit_files::PARENT_LINKS, value_delimiter = ',')]
     pub parent_links: Vec<String>,
 }
 

@@ -1,21 +1,24 @@
 //! One function for each command that looks at the machine: observe, diff, then print the steps or carry them out.
 
-mod containers;
 mod environment;
-mod looking;
+mod inspect;
+pub mod load;
 mod shim;
+mod shim_service;
+mod status;
 
 use crate::apply::{self, Event};
 use crate::cli::{Change, Global};
-use crate::compose::Project;
+use crate::commands::load::File;
 use crate::diff::{self, Diff, network};
-use crate::failure::{Blocker, DIFFERENT, DONE, Failure, INTERRUPTED};
-use crate::file::File;
-use crate::observe::{self, Machine};
+use crate::error::{Blocker, DIFFERENT, DONE, Failure, INTERRUPTED};
+use crate::input::compose::Project;
+use crate::input::problem::{Sources, suggestion};
+use crate::observe;
 use crate::plan::{Host, Plan};
-use crate::problem::{Sources, suggestion};
 use crate::report::{Progress, Report};
 use crate::state::State;
+use crate::system::Machine;
 use std::time::{Duration, Instant};
 
 /// How often the network is made as planned before homelab gives up on it.

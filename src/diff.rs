@@ -1,22 +1,24 @@
 //! Plan and state in, steps out: what has to be done, why, and what waits for what. Pure; `--dry-run` prints exactly this.
 
+pub mod allocation;
 pub mod containers;
 mod links;
 pub mod network;
 pub mod preflight;
-mod service;
 pub mod shim;
+mod shim_service;
 mod slices;
+pub mod status;
 
 pub use links::shim_route;
 
-use crate::docker::{NewContainer, NewNetwork};
-use crate::failure::Blocker;
+use crate::error::Blocker;
+use crate::plan::unit_files;
 use crate::plan::{
     Attachment, ExtraNetwork, ExtraVolume, GivenFile, Ready, Service, Slice, mac_of, network_name,
 };
 use crate::state::Route;
-use crate::units;
+use crate::system::docker::{NewContainer, NewNetwork};
 use ipnet::Ipv4Net;
 
 /// The number of a step, from 1.
@@ -336,7 +338,7 @@ impl Action {
             Self::WriteFile { path, .. } | Self::RemoveFile { path } => {
                 ("file", path.clone(), String::new())
             }
-            Self::ReloadSystemd => ("systemd", units::FOLDER.to_owned(), String::new()),
+            Self::ReloadSystemd => ("systemd", unit_files::FOLDER.to_owned(), String::new()),
             Self::ReloadManager { name }
             | Self::EnableUnit { name }
             | Self::DisableUnit { name }
@@ -427,10 +429,10 @@ fn slice_detail(slice: &Slice) -> String {
     } = slice;
     let mut parts = vec![match deny.as_slice() {
         [] => "denies nothing".to_owned(),
-        nets => format!("denies {}", units::joined(nets, ", ")),
+        nets => format!("denies {}", unit_files::joined(nets, ", ")),
     }];
     if !allow.is_empty() {
-        parts.push(format!("allows {}", units::joined(allow, ", ")));
+        parts.push(format!("allows {}", unit_files::joined(allow, ", ")));
     }
     parts.extend(limits.words());
     parts.join(", ")

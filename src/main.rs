@@ -12,33 +12,22 @@
 mod apply;
 mod cli;
 mod commands;
-mod compose;
-mod config;
 mod diff;
-mod docker;
-mod failure;
-mod file;
-mod keeper;
-mod netlink;
-mod node;
+mod error;
+mod input;
 mod observe;
 mod plan;
-mod probe;
-mod problem;
 mod report;
 mod state;
-mod status;
-mod systemd;
-mod units;
+mod system;
 mod verify;
-mod yaml;
 
 use anyhow::Context as _;
 use clap::Parser as _;
 use cli::{Cli, Command, Shim};
 use commands::Home;
-use failure::{DONE, FAILED, Failure, USAGE};
-use file::{Compiled, File, Services};
+use commands::load::{Compiled, File, Services};
+use error::{DONE, FAILED, Failure, USAGE};
 use report::Report;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -66,7 +55,7 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli, report: Report) -> anyhow::Result<u8> {
     if let Command::Probe(probe) = &cli.command {
-        probe::run(probe.process, probe.address)?;
+        verify::agent::run(probe.process, probe.address)?;
         return Ok(DONE);
     }
     let file = File::read(&cli.global)?;
@@ -94,7 +83,7 @@ fn run(cli: &Cli, report: Report) -> anyhow::Result<u8> {
     if matches!(cli.command, Command::Check) {
         report::address_plan(report, &plan);
         let notices = projects.iter().flat_map(|project| project.notices.clone());
-        let all = problem::in_order(warnings.into_iter().chain(notices).collect());
+        let all = input::problem::in_order(warnings.into_iter().chain(notices).collect());
         report.problems(&all, &sources);
         return Ok(DONE);
     }

@@ -1,30 +1,17 @@
 //! Asks the kernel, systemd and the Engine what there is. Reads only.
 
-mod contents;
-
-pub use contents::complete;
-
-use crate::diff::containers;
-use crate::docker::Engine;
-use crate::failure::{Blocker, Failure};
-use crate::netlink::Netlink;
+use crate::diff::allocation;
+use crate::diff::status::Condition;
+use crate::error::{Blocker, Failure};
 use crate::plan::{Env, Plan, Service, slice_name};
 use crate::state::{Docker, State};
-use crate::status::Condition;
-use crate::systemd;
+use crate::system::docker::Engine;
+use crate::system::netlink::Netlink;
+use crate::system::{Machine, systemd};
 use futures_util::future::try_join_all;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::time::SystemTime;
-
-/// The ways to the systems of this machine.
-#[derive(Clone)]
-pub struct Machine {
-    /// To the kernel.
-    pub netlink: Netlink,
-    /// To the Engine, when it can be used.
-    pub engine: Option<Engine>,
-}
 
 /// The links and routes alone.
 ///
@@ -211,14 +198,14 @@ async fn answering(
         .filter(|service| {
             service.is_on_lan
                 && service.address.is_none()
-                && containers::kept(plan, env, service, state).is_none()
+                && allocation::kept(plan, env, service, state).is_none()
         })
         .count();
     let mut answered = Vec::new();
     if needed == 0 {
         return Ok(answered);
     }
-    let candidates: Vec<Ipv4Addr> = containers::free(plan, env, state).collect();
+    let candidates: Vec<Ipv4Addr> = allocation::free(plan, env, state).collect();
     let mut free = 0;
     for asked in candidates.chunks(needed.max(4)) {
         let found = machine.netlink.answering(&plan.shim_name, asked).await?;

@@ -1,10 +1,11 @@
 //! The address plan: everything about the home is decided here, from the file alone. Pure: no I/O.
 
 mod address;
-mod draft;
+mod builder;
 mod isolation;
 mod rules;
 mod service;
+pub mod unit_files;
 
 pub use address::{Range, mac_of, pool};
 pub use isolation::{Isolation, Limits, PARENT_SLICE, SLICE_PREFIX, Slice, slice_name};
@@ -13,11 +14,12 @@ pub use service::{
     INTERFACE_NAME, Part, PullPolicy, Ready, Restart, Service, Volume, is_dns_label, split_tag,
 };
 
-use crate::compose::Project;
-use crate::config::Config;
-use crate::node::{Map, Node};
-use crate::problem::{Problem, Severity, in_order};
-use draft::Draft;
+use crate::input::compose::Project;
+use crate::input::homelab_toml::Config;
+use crate::input::node::{Map, Node};
+pub use crate::input::problem::Problems;
+use crate::input::problem::{Severity, in_order};
+use builder::Draft;
 use ipnet::Ipv4Net;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -31,9 +33,6 @@ pub const LINK_NAME_BYTES: usize = 15;
 
 /// What goes before an environment's name in the name of its parent link on engines before 27.
 pub const PARENT_LINK_PREFIX: &str = "hl-";
-
-/// Problems on their way to the reader.
-pub type Problems = Vec<Problem>;
 
 /// The compiled file.
 #[derive(Clone, Debug)]

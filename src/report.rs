@@ -8,10 +8,10 @@ mod services;
 mod status;
 
 use crate::diff::{Action, Diff, Step, StepId};
-use crate::docker::{self, Death};
-use crate::failure::{Blocker, Failure};
-use crate::problem::{Problem, Severity, Sources};
+use crate::error::{Blocker, Failure};
+use crate::input::problem::{Problem, Severity, Sources};
 use crate::state::SUCCESSOR;
+use crate::system::docker::{self, Death};
 use anstyle::{AnsiColor, Style};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;

@@ -1,8 +1,8 @@
 //! What exists on this machine, as plain values, and which of it is ours. A state can be written to a file and read back,
 //! which is how the tests of the diff are made.
 
-use crate::failure::Blocker;
-use crate::units;
+use crate::error::Blocker;
+use crate::plan::unit_files;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -363,9 +363,11 @@ impl ShimService {
 
     /// The parent links that it keeps alive.
     pub fn parent_links(&self) -> Vec<String> {
-        let text = self.file(&units::parent_links_path()).unwrap_or_default();
+        let text = self
+            .file(&unit_files::parent_links_path())
+            .unwrap_or_default();
         let mut lines = text.lines();
-        let key = format!("Environment={}=", units::PARENT_LINKS);
+        let key = format!("Environment={}=", unit_files::PARENT_LINKS);
         let list = lines.find_map(|line| line.strip_prefix(&key));
         let names = list.into_iter().flat_map(|list| list.split(','));
         names.map(str::to_owned).collect()
@@ -373,7 +375,7 @@ impl ShimService {
 
     /// Whether homelab installed it: the unit's file says so.
     pub fn is_installed(&self) -> bool {
-        let text = self.file(&units::path(units::SHIM_UNIT));
+        let text = self.file(&unit_files::path(unit_files::SHIM_UNIT));
         text.is_some_and(|text| text.starts_with(FILE_MARK))
     }
 }

@@ -1,14 +1,15 @@
 //! Proves with packets who can reach whom: starts a process in every container of the environments, has all of them ask each
 //! other, and compares the answers with the plan.
 
+pub mod agent;
 pub mod matrix;
 
-use crate::docker::Engine;
-use crate::failure::Failure;
-use crate::observe::Machine;
+use crate::error::Failure;
 use crate::plan::{Host, Plan};
-use crate::probe::{Answer, Ports, Question};
 use crate::state::State;
+use crate::system::Machine;
+use crate::system::docker::Engine;
+use crate::verify::agent::{Answer, Ports, Question};
 use futures_util::future::try_join_all;
 use matrix::{Matrix, Node, Probe, Role};
 use std::process::Stdio;

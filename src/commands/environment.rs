@@ -4,11 +4,13 @@ use super::Home;
 use crate::cli::{Change, Environment, Up};
 use crate::diff::containers::{self, Selection};
 use crate::diff::{self, Action, Diff, Step, network};
-use crate::failure::{Blocker, DONE, FAILED, Failure, INTERRUPTED, USAGE};
-use crate::observe::{self, Lan, Machine};
+use crate::error::{Blocker, DONE, FAILED, Failure, INTERRUPTED, USAGE};
+use crate::input::problem::{self, suggestion};
+use crate::input::service_files;
+use crate::observe::{self, Lan};
 use crate::plan::{Env, Host, PullPolicy, Restart, Service};
-use crate::problem::{self, suggestion};
 use crate::report::Waiting;
+use crate::system::Machine;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use std::collections::BTreeSet;
@@ -38,7 +40,7 @@ impl Home<'_> {
         check_services(&selection)?;
         let mut services: Vec<Service> =
             selection.with_dependencies().into_iter().cloned().collect();
-        if let Err(problems) = observe::complete(env, &mut services) {
+        if let Err(problems) = service_files::complete(env, &mut services) {
             let problems = problem::in_order(problems);
             self.report.problems(&problems, self.sources);
             return Ok(USAGE);

@@ -2,14 +2,15 @@
 
 use super::Home;
 use crate::cli::{Change, Run};
+use crate::commands::shim_service::Keeper;
 use crate::diff::{self, Diff, shim};
-use crate::failure::{Blocker, Failure};
-use crate::keeper::Keeper;
-use crate::netlink::Netlink;
-use crate::observe::{self, Machine};
+use crate::error::{Blocker, Failure};
+use crate::observe;
 use crate::plan::Host;
+use crate::plan::unit_files::{self, ShimUnit};
 use crate::state::State;
-use crate::units::{self, ShimUnit};
+use crate::system::Machine;
+use crate::system::netlink::Netlink;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -134,7 +135,10 @@ impl Home<'_> {
         change: &Change,
         state: &State,
     ) -> Result<(), Failure> {
-        let text = state.systemd.shim.file(&units::path(units::SHIM_UNIT));
+        let text = state
+            .systemd
+            .shim
+            .file(&unit_files::path(unit_files::SHIM_UNIT));
         let unit = text.and_then(ShimUnit::parse);
         let own = self.file.absolute();
         let Some(unit) = unit.filter(|unit| Path::new(unit.file) != own) else {
@@ -143,7 +147,7 @@ impl Home<'_> {
         let other = Blocker::new(
             format!(
                 "`{}` keeps the shim as `{}` says, and this is `{}`",
-                units::SHIM_UNIT,
+                unit_files::SHIM_UNIT,
                 unit.file,
                 own.display()
             ),

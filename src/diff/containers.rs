@@ -1,10 +1,8 @@
 //! The containers of one environment: what the plan wants against what there is. Pure.
 
-mod addresses;
-mod change;
+mod decision;
 mod up;
 
-pub use addresses::{free, kept};
 pub use up::up;
 
 use super::{Action, Diff, StepId, named};

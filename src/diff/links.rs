@@ -1,7 +1,7 @@
 //! The shim and the parent links: which ones the plan wants, what stands in their way, and the steps to them. Pure.
 
 use super::{Action, Diff, StepId};
-use crate::failure::Blocker;
+use crate::error::Blocker;
 use crate::plan::{Host, Plan, mac_of, network_name};
 use crate::state::{LINK_ALIAS_PREFIX, Link, Route, State};
 use ipnet::Ipv4Net;

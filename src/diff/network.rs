@@ -2,11 +2,11 @@
 //! with nothing wanted.
 
 use super::shim::Goal;
-use super::{Action, Diff, StepId, links, named, preflight, service, shim, slices};
-use crate::docker::NewNetwork;
-use crate::failure::Blocker;
+use super::{Action, Diff, StepId, links, named, preflight, shim, shim_service, slices};
+use crate::error::Blocker;
 use crate::plan::{Env, Host, Plan, pool};
 use crate::state::{Api, Network, Pool, State};
+use crate::system::docker::NewNetwork;
 use ipnet::Ipv4Net;
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -139,7 +139,7 @@ fn converge(goal: &Goal, wanted: &[Env], state: &State) -> Result<Diff, Vec<Bloc
         return Err(blockers);
     }
 
-    service::tidy(state, &mut diff);
+    shim_service::tidy(state, &mut diff);
     let removed: Vec<StepId> = outdated
         .iter()
         .map(|(network, cause)| {

@@ -1,7 +1,7 @@
 //! What must hold before anything is touched, as far as it can be seen in the state. Pure.
 
 use super::{Diff, named};
-use crate::failure::Blocker;
+use crate::error::Blocker;
 use crate::plan::{Env, Host, Isolation, Plan};
 use crate::state::{Api, Link, State};
 

@@ -2,11 +2,11 @@
 //! Pure.
 
 use super::links::{self, WantedLink};
-use super::{Action, Diff, StepId, preflight, service};
-use crate::failure::Blocker;
+use super::{Action, Diff, StepId, preflight, shim_service};
+use crate::error::Blocker;
+use crate::plan::unit_files::ShimUnit;
 use crate::plan::{Env, Host, PARENT_LINK_PREFIX, Plan};
 use crate::state::{Link, State};
-use crate::units::ShimUnit;
 use std::collections::BTreeSet;
 
 /// What is wanted of a machine.
@@ -44,7 +44,7 @@ pub(super) fn make_links<'a>(
         if !is_active {
             after.extend(delete(diff, removed));
         }
-        let kept = service::keep(goal, links, is_astray(links, state), state, diff, &after);
+        let kept = shim_service::keep(goal, links, is_astray(links, state), state, diff, &after);
         if is_active {
             delete(diff, &kept);
         }
@@ -79,7 +79,7 @@ pub(super) fn no_links(
     removed: &[StepId],
     diff: &mut Diff,
 ) {
-    if service::let_go(state, diff, removed).is_some() {
+    if shim_service::let_go(state, diff, removed).is_some() {
         return;
     }
     for link in links::surplus(goal.plan, goal.host, links, kept_parents, state) {
@@ -160,7 +160,7 @@ pub fn up(plan: &Plan, host: &Host, state: &State) -> Result<Diff, Vec<Blocker>>
 /// What takes the shim alone away; links that Docker's networks stand on stay, unless the unit keeps them.
 pub fn down(plan: &Plan, state: &State) -> Diff {
     let mut diff = Diff::default();
-    if service::stop(state, &mut diff).is_some() {
+    if shim_service::stop(state, &mut diff).is_some() {
         return diff;
     }
     if let Some(link) = state.link(&plan.shim_name).filter(|link| link.is_ours()) {
@@ -183,7 +183,7 @@ pub fn install(
     let parent = preflight::parent(plan, host, state)?;
     preflight::systemd(state).map_err(|blocker| vec![blocker])?;
     let links = links_in_use(plan, host, &parent.name, state)?;
-    service::install(plan, unit, &links, state)
+    shim_service::install(plan, unit, &links, state)
 }
 
 /// What takes that unit away.
@@ -192,7 +192,7 @@ pub fn install(
 /// Where there is no systemd.
 pub fn uninstall(plan: &Plan, state: &State) -> Result<Diff, Blocker> {
     preflight::systemd(state)?;
-    let mut diff = service::uninstall(state);
+    let mut diff = shim_service::uninstall(state);
     let stands = |env: &Env| state.docker.network(&env.network()).is_some();
     if !diff.steps.is_empty() && state.systemd.shim.active && plan.envs.iter().any(stands) {
         diff.warn(

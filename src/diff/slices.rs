@@ -1,10 +1,10 @@
 //! The slices that keep environments apart: what the plan wants against what systemd has. Pure.
 
 use super::{Action, Diff, StepId};
-use crate::failure::Blocker;
+use crate::error::Blocker;
+use crate::plan::unit_files;
 use crate::plan::{Limits, PARENT_SLICE, Plan, Slice, slice_name};
 use crate::state::{self, State};
-use crate::units;
 use ipnet::Ipv4Net;
 
 /// Where `systemctl set-property` puts its drop-ins, one for each property.
@@ -115,7 +115,7 @@ pub(super) fn ready(slice: &Slice, state: &State) -> Result<(), String> {
 
 /// How a slice that has a file differs from the plan.
 fn difference(slice: &Slice, found: &state::Slice) -> Option<String> {
-    if found.file.as_deref() != Some(units::slice(slice).as_str()) {
+    if found.file.as_deref() != Some(unit_files::slice(slice).as_str()) {
         return Some("it changed".to_owned());
     }
     if found.stale || found.pending {
@@ -164,7 +164,7 @@ impl Changes {
                 format!("there is a unit `{name}` that homelab did not make"),
                 format!(
                     "remove `{}`, or give the environment another name",
-                    units::path(name)
+                    unit_files::path(name)
                 ),
             ));
             return;
@@ -188,7 +188,7 @@ impl Changes {
                 ));
             }
         }
-        let is_written = found.file.as_deref() == Some(units::slice(slice).as_str());
+        let is_written = found.file.as_deref() == Some(unit_files::slice(slice).as_str());
         if is_written && found.pending && is_effective(slice, found) {
             self.apply.push((name.clone(), what));
         } else {
@@ -226,7 +226,7 @@ impl Changes {
             stopped.push(diff.push(Action::StopUnit { name }, "nothing runs in it", &stopped));
         }
         for (name, cause) in self.remove {
-            let path = units::path(&name);
+            let path = unit_files::path(&name);
             changed.push(diff.push(Action::RemoveFile { path }, cause, &stopped));
         }
         if changed.is_empty() && applied.is_empty() {

@@ -6,13 +6,14 @@ mod machine;
 
 use super::{Action, Diff, Step, network, preflight, shim};
 use crate::cli::{Cli, Command, Environment, Shim};
-use crate::compose::{self, Project, Request, World};
-use crate::failure::Blocker;
+use crate::error::Blocker;
+use crate::input::compose::{self, Project, Request, World};
+use crate::input::homelab_toml;
+use crate::input::problem::Sources;
+use crate::plan::unit_files::{SHIM_UNIT, ShimUnit};
 use crate::plan::{Given, Plan, Service};
-use crate::problem::Sources;
 use crate::state::State;
-use crate::units::{SHIM_UNIT, ShimUnit};
-use crate::{config, plan, report};
+use crate::{plan, report};
 use clap::Parser as _;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -35,7 +36,7 @@ fn compile(folder: &Path) -> Plan {
     };
     let text = read(&path);
     let compose = folder.join("compose.yml");
-    let compiled = config::parse(&text).and_then(|(config, mut problems)| {
+    let compiled = homelab_toml::parse(&text).and_then(|(config, mut problems)| {
         let mut sources = Sources::new(path.display().to_string(), text.as_str());
         let projects: Vec<Project> = config
             .envs

@@ -4,9 +4,9 @@ mod names;
 mod services;
 mod warnings;
 
-use super::draft::{Draft, DraftEnv};
+use super::builder::{Draft, DraftEnv};
 use super::{Problems, Range, pool};
-use crate::problem::{Problem, Span};
+use crate::input::problem::{Problem, Span};
 use std::net::Ipv4Addr;
 use toml::Spanned;
 

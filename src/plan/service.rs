@@ -1,22 +1,21 @@
 //! One service of one environment: its keys from text to values, and the fingerprint by which a change is seen. Pure.
 
-mod extra;
-mod fields;
+mod compose_resources;
+mod engine_settings;
 mod mounts;
 mod networks;
 mod reader;
-mod told;
 mod values;
 
-pub use extra::{ExtraNetwork, ExtraVolume, Pool as ExtraPool};
-pub(super) use extra::{networks as extra_networks, volumes as extra_volumes};
+pub use compose_resources::{ExtraNetwork, ExtraVolume, Pool as ExtraPool};
+pub(super) use compose_resources::{networks as extra_networks, volumes as extra_volumes};
 pub use mounts::{FileSource, GivenFile, Volume};
 pub(super) use networks::lan_keys;
 pub use networks::{Attachment, INTERFACE_NAME};
 pub(super) use reader::{Context, read};
 pub(super) use values::parse_bytes;
 
-use crate::problem::Span;
+use crate::input::problem::Span;
 use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;

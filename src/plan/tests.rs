@@ -2,9 +2,9 @@
 
 use super::service::Dependency;
 use super::{Env, Given, Plan, Ready, Service, Slice, Volume, compile, mac_of, pool};
-use crate::compose::{self, Project, Request, World};
-use crate::config;
-use crate::problem::Sources;
+use crate::input::compose::{self, Project, Request, World};
+use crate::input::homelab_toml;
+use crate::input::problem::Sources;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -21,8 +21,8 @@ fn given(source: &str) -> Given<'static> {
 }
 
 fn plan_of(source: &str) -> Plan {
-    let compiled =
-        config::parse(source).and_then(|(config, found)| compile(&config, &given(source), found));
+    let compiled = homelab_toml::parse(source)
+        .and_then(|(config, found)| compile(&config, &given(source), found));
     match compiled {
         Ok((plan, _)) => plan,
         Err(problems) => unreachable!("{problems:?}"),
@@ -337,7 +337,7 @@ fn composed(native: &str, compose: &str) -> Plan {
     let source = format!("{HOME}{native}");
     let mut sources = Sources::new("homelab.toml", source.as_str());
     let (config, mut problems) =
-        config::parse(&source).unwrap_or_else(|problems| unreachable!("{problems:?}"));
+        homelab_toml::parse(&source).unwrap_or_else(|problems| unreachable!("{problems:?}"));
     let projects: Vec<Project> = ["prod", "preprod"]
         .into_iter()
         .map(|env| {

@@ -1,8 +1,8 @@
 //! Containers as `homelab ps` lists them, and the lines that they wrote.
 
 use super::{Report, out};
-use crate::docker::Line;
 use crate::state::Container;
+use crate::system::docker::Line;
 use anstyle::{AnsiColor, Style};
 use comfy_table::{Table, presets};
 use serde_json::json;

@@ -1,7 +1,7 @@
 //! The services of an environment as they are when all files are merged: a Compose file again, or JSON.
 
 use super::{Report, out};
-use crate::node::{Node, Value};
+use crate::input::node::{Node, Value};
 use crate::plan::Env;
 use serde_json::{Map, Value as Json, json};
 

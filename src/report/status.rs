@@ -1,7 +1,7 @@
 //! What there is beside what the plan says, as one screen.
 
 use super::{ERROR, HINT, Report, err, out};
-use crate::status::{Condition, Difference, Fact, Row, Status};
+use crate::diff::status::{Condition, Difference, Fact, Row, Status};
 use anstyle::AnsiColor;
 use comfy_table::{Table, presets};
 use serde_json::json;

@@ -1,7 +1,7 @@
 //! What the answers mean: who reaches whom, beside what the plan says. Pure.
 
 use crate::plan::{Isolation, Plan};
-use crate::probe::Answer;
+use crate::verify::agent::Answer;
 use std::fmt;
 use std::net::Ipv4Addr;
 
@@ -237,7 +237,8 @@ fn verdict(probes: &[Probe], answers: impl Fn(usize) -> bool) -> Option<Verdict>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{config, plan};
+    use crate::input::homelab_toml;
+    use crate::plan;
     use std::path::Path;
 
     fn real_plan(isolation: &str) -> Plan {
@@ -248,7 +249,7 @@ mod tests {
             native_end: source.len() + 1,
             has_all_services: true,
         };
-        let compiled = config::parse(&source)
+        let compiled = homelab_toml::parse(&source)
             .and_then(|(config, found)| plan::compile(&config, &given, found));
         compiled
             .unwrap_or_else(|problems| unreachable!("{problems:?}"))

@@ -1,16 +1,16 @@
 //! Bringing services up: what each one's container needs, and in which order. Pure.
 
-mod loopholes;
-mod needs;
-mod waits;
+mod dependencies;
+mod isolation_bypass;
+mod prerequisites;
 
-use super::change::{Change, Changes};
-use super::{Selection, addresses, remove};
-use crate::diff::{Action, Diff, StepId, named};
-use crate::docker::NewContainer;
-use crate::failure::Blocker;
+use super::decision::{Change, Changes};
+use super::{Selection, remove};
+use crate::diff::{Action, Diff, StepId, allocation, named};
+use crate::error::Blocker;
 use crate::plan::{PullPolicy, Ready, Service};
 use crate::state::{Api, Container, Mount, SUCCESSOR, State};
+use crate::system::docker::NewContainer;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
@@ -133,7 +133,7 @@ impl Up<'_> {
     }
 
     fn free(&mut self, container: &Container, step: StepId) {
-        if let Some(address) = addresses::held(container, self.selection.env) {
+        if let Some(address) = allocation::held(container, self.selection.env) {
             self.freed.insert(address, step);
         }
     }
@@ -142,13 +142,13 @@ impl Up<'_> {
     /// else the lowest free one.
     fn addresses(&mut self, services: &[Service]) -> BTreeMap<String, Ipv4Addr> {
         let (plan, env) = (self.selection.plan, self.selection.env);
-        let mut free = addresses::free(plan, env, self.state);
+        let mut free = allocation::free(plan, env, self.state);
         let mut found = BTreeMap::new();
         let mut without = Vec::new();
         for service in services.iter().filter(|service| service.is_on_lan) {
             let address = service
                 .address
-                .or_else(|| addresses::kept(plan, env, service, self.state))
+                .or_else(|| allocation::kept(plan, env, service, self.state))
                 .or_else(|| free.next());
             match address {
                 Some(address) => {
@@ -308,7 +308,7 @@ impl Up<'_> {
         address: Option<Ipv4Addr>,
         moving: &BTreeSet<String>,
     ) -> bool {
-        let held = addresses::held(old, self.selection.env);
+        let held = allocation::held(old, self.selection.env);
         if held == address {
             return true;
         }
@@ -317,7 +317,7 @@ impl Up<'_> {
         }
         let all = self.state.docker.containers.iter();
         let mut others = all.filter(|other| other.name != old.name && moving.contains(&other.name));
-        !others.any(|other| addresses::held(other, self.selection.env) == address)
+        !others.any(|other| allocation::held(other, self.selection.env) == address)
     }
 
     fn pull(&mut self, service: &Service) -> Vec<StepId> {
@@ -410,7 +410,7 @@ impl Up<'_> {
             && matches!(change, Change::Recreate(_))
         {
             self.freed.extend(
-                addresses::held(&old, self.selection.env)
+                allocation::held(&old, self.selection.env)
                     .filter(|held| !self.freed.contains_key(held))
                     .map(|held| (held, step)),
             );

@@ -1,13 +1,13 @@
 //! What the kernel and the Engine make of a step, on a state instead of a machine. What they would refuse fails the test.
 
 use crate::diff::{Action, Step};
-use crate::docker::NewContainer;
 use crate::plan;
+use crate::plan::unit_files;
 use crate::state::{
     Api, Container, Docker, Endpoint, LABEL_COMPOSE_NUMBER, LABEL_ENVIRONMENT, LABEL_EXTRA_NETWORK,
     LABEL_FINGERPRINT, LABEL_SERVICE, Link, Network, Pool, SUCCESSOR, Slice, State, Systemd,
 };
-use crate::units;
+use crate::system::docker::NewContainer;
 use ipnet::Ipv4Net;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -92,7 +92,7 @@ fn ask_systemd(action: &Action, systemd: &mut Systemd) {
         Action::WriteSlice { slice, .. } => {
             let mut written = systemd.slice(&slice.name).cloned().unwrap_or_default();
             written.name.clone_from(&slice.name);
-            written.file = Some(units::slice(slice));
+            written.file = Some(unit_files::slice(slice));
             (written.pending, written.stale) = (true, written.active);
             systemd.slices.retain(|found| found.name != slice.name);
             systemd.slices.push(written);
@@ -100,7 +100,7 @@ fn ask_systemd(action: &Action, systemd: &mut Systemd) {
         Action::WriteFile { path, text, is_new } => {
             let before = systemd.shim.files.insert(path.clone(), text.clone());
             assert_eq!(before.is_none(), *is_new, "{path}");
-            systemd.shim.stale |= path.starts_with(units::FOLDER) && systemd.shim.active;
+            systemd.shim.stale |= path.starts_with(unit_files::FOLDER) && systemd.shim.active;
         }
         Action::ReloadManager { name } => {
             assert_eq!(
@@ -110,12 +110,12 @@ fn ask_systemd(action: &Action, systemd: &mut Systemd) {
             );
         }
         Action::EnableUnit { name } | Action::DisableUnit { name } => {
-            let path = units::path(name);
+            let path = unit_files::path(name);
             assert!(systemd.shim.files.contains_key(&path), "there is no {path}");
             systemd.shim.enabled = matches!(action, Action::EnableUnit { .. });
         }
         Action::StartUnit { name } | Action::RestartUnit { name } => {
-            let path = units::path(name);
+            let path = unit_files::path(name);
             assert!(systemd.shim.files.contains_key(&path), "there is no {path}");
             assert!(!systemd.shim.stale, "{name} was not read");
             systemd.shim.active = true;
@@ -136,11 +136,11 @@ fn ask_systemd(action: &Action, systemd: &mut Systemd) {
         Action::RemoveFile { path } => {
             systemd.unfinished.retain(|found| found != path);
             if systemd.shim.files.remove(path).is_some() {
-                systemd.shim.stale |= path.starts_with(units::FOLDER) && systemd.shim.active;
+                systemd.shim.stale |= path.starts_with(unit_files::FOLDER) && systemd.shim.active;
             }
             for slice in &mut systemd.slices {
                 slice.overrides.retain(|found| found != path);
-                if units::path(&slice.name) == *path {
+                if unit_files::path(&slice.name) == *path {
                     assert!(!slice.active, "{} runs", slice.name);
                     slice.file = None;
                 }
@@ -150,7 +150,7 @@ fn ask_systemd(action: &Action, systemd: &mut Systemd) {
                 .retain(|slice| slice.active || slice.file.is_some());
         }
         Action::StopUnit { name } => {
-            systemd.shim.active &= name != units::SHIM_UNIT;
+            systemd.shim.active &= name != unit_files::SHIM_UNIT;
             for slice in &mut systemd.slices {
                 assert!(
                     slice.name != *name || !slice.populated,

@@ -1,10 +1,10 @@
 //! Rules of names: that they fit, that they differ, that what they name exists.
 
-use crate::config::{Address, Text};
-use crate::plan::draft::{Draft, DraftEnv, DraftService};
+use crate::input::homelab_toml::{Address, Text};
+use crate::input::problem::{Problem, Span, suggestion};
+use crate::plan::builder::{Draft, DraftEnv, DraftService};
 use crate::plan::service::is_dns_label;
 use crate::plan::{LINK_NAME_BYTES, PARENT_LINK_PREFIX, Problems};
-use crate::problem::{Problem, Span, suggestion};
 use std::collections::BTreeMap;
 
 pub(super) fn names_fit(draft: &Draft, problems: &mut Problems) {

@@ -2,10 +2,10 @@
 
 use super::env_ranges;
 use super::names::not_there;
-use crate::config::Text;
+use crate::input::homelab_toml::Text;
+use crate::input::problem::{Problem, Span};
 use crate::plan::Problems;
-use crate::plan::draft::{Draft, DraftService};
-use crate::problem::{Problem, Span};
+use crate::plan::builder::{Draft, DraftService};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 

@@ -2,9 +2,9 @@
 
 use super::services::dependencies;
 use super::{env_ranges, machine_addresses};
-use crate::plan::draft::Draft;
+use crate::input::problem::Problem;
+use crate::plan::builder::Draft;
 use crate::plan::{Problems, pool};
-use crate::problem::Problem;
 
 pub(super) fn hosts_in_dhcp(draft: &Draft, problems: &mut Problems) {
     let Some(dhcp) = &draft.dhcp else { return };

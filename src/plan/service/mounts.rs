@@ -1,11 +1,11 @@
 //! What a container finds in its file system: volumes, tmpfs, configs and secrets. Pure.
 
-use super::fields::{Fields, integer};
 use super::reader::{Context, words};
 use super::values::{VOLUME_OPTIONS, parse_bytes};
-use crate::node::{Map, Node, Value};
+use crate::input::fields::{Fields, integer};
+use crate::input::node::{Map, Node, Value};
+use crate::input::problem::{Problem, Span, suggestion};
 use crate::plan::Problems;
-use crate::problem::{Problem, Span, suggestion};
 use serde_json::{Map as JsonMap, Value as Json, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -588,7 +588,7 @@ fn given_file(
 
 fn file_source(
     kind: &str,
-    entry: &crate::node::Entry,
+    entry: &crate::input::node::Entry,
     problems: &mut Problems,
 ) -> Option<FileSource> {
     let mut fields = Fields::new(format!("{kind}s.{}", entry.key), entry.node.as_map());

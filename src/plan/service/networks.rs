@@ -1,12 +1,12 @@
 //! Where a service is on the network: on the home network with an address, on bridges, or in the network of another. Pure.
 
-use super::fields::{Fields, Named, integer};
 use super::reader::Context;
 use super::{Link, Service};
-use crate::compose::Project;
-use crate::node::{Node, Value};
+use crate::input::compose::Project;
+use crate::input::fields::{Fields, Named, integer};
+use crate::input::node::{Node, Value};
+use crate::input::problem::{Problem, Span, suggestion};
 use crate::plan::{Problems, network_name};
-use crate::problem::{Problem, Span, suggestion};
 use ipnet::Ipv4Net;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;

@@ -1,16 +1,16 @@
 //! The keys of a service from values to what the Engine is told. Pure.
 
-use super::extra::{ExtraNetwork, ExtraVolume};
-use super::fields::{Fields, Named};
-use super::told::{NO_GPU, Teller, restart_policy};
+use super::compose_resources::{ExtraNetwork, ExtraVolume};
+use super::engine_settings::{NO_GPU, Teller, restart_policy};
 use super::values::{capability, is_host_name, is_signal, parse_bytes, parse_duration};
 use super::{
     Dependency, Device, EnvFile, PullPolicy, Ready, Restart, Service, mounts, networks, split_tag,
 };
-use crate::compose::Project;
-use crate::node::{Map, Node, Value};
+use crate::input::compose::Project;
+use crate::input::fields::{Fields, Named};
+use crate::input::node::{Map, Node, Value};
+use crate::input::problem::{Problem, Span, nearest};
 use crate::plan::Problems;
-use crate::problem::{Problem, Span, nearest};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;

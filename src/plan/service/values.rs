@@ -103,7 +103,7 @@ pub(super) fn capability(text: &str) -> Result<String, String> {
     if name == "ALL" || CAPABILITIES.contains(&name) {
         return Ok(name.to_owned());
     }
-    Err(match crate::problem::nearest(name, CAPABILITIES) {
+    Err(match crate::input::problem::nearest(name, CAPABILITIES) {
         Some(near) => format!("did you mean `{near}`?"),
         None => "capabilities(7) lists them".to_owned(),
     })

@@ -1,0 +1,120 @@
+//! What people look at between the commands: the containers of an environment, their logs, and the merged services.
+
+use super::Home;
+use crate::cli::{Listing, Logs, Which};
+use crate::diff;
+use crate::error::{DONE, Failure};
+use crate::input::problem::suggestion;
+use crate::observe;
+use crate::plan::Env;
+use crate::report;
+use crate::state::{Container, State};
+use crate::system::docker::Tail;
+use futures_util::future::try_join_all;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+impl Home<'_> {
+    /// `homelab ps`; returns the exit status.
+    ///
+    /// # Errors
+    /// When the Engine cannot be asked, or there is no such service.
+    pub async fn ps(&self, listing: &Listing) -> Result<u8, Failure> {
+        let env = self.env(listing.which.env.as_deref())?;
+        let (_, state) = observe::engine_alone().await?;
+        diff::preflight::engine(&state)?;
+        let all = containers(env, &listing.services, &state)?;
+        let shown: Vec<&Container> = all
+            .into_iter()
+            .filter(|container| listing.all || container.is_running())
+            .collect();
+        report::containers(self.report, &env.network(), &shown);
+        Ok(DONE)
+    }
+
+    /// `homelab logs`; returns the exit status.
+    ///
+    /// # Errors
+    /// When the Engine cannot be asked, or there is no such service.
+    pub async fn logs(&self, logs: &Logs) -> Result<u8, Failure> {
+        let env = self.env(logs.which.env.as_deref())?;
+        let (machine, state) = observe::engine_alone().await?;
+        diff::preflight::engine(&state)?;
+        let Some(engine) = &machine else {
+            return Ok(DONE);
+        };
+        let shown = containers(env, &logs.services, &state)?;
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let since = logs.since.map(|since| now.saturating_sub(since).as_secs());
+        let tail = Tail {
+            follow: logs.follow,
+            lines: logs.tail,
+            timestamps: logs.timestamps,
+            since: since.and_then(|seconds| i32::try_from(seconds).ok()),
+        };
+        let names: Vec<String> = shown.iter().map(|container| label(container)).collect();
+        let lines = report::LogLines::new(self.report, &names, !logs.no_log_prefix);
+        let streams = shown.iter().zip(&names).map(|(container, name)| {
+            let lines = &lines;
+            engine.logs(&container.id, &tail, move |line| lines.print(name, &line))
+        });
+        if logs.follow {
+            tokio::select! {
+                result = try_join_all(streams) => result.map(|_| DONE),
+                () = super::interrupted() => Ok(crate::error::INTERRUPTED),
+            }
+        } else {
+            // One after the other, so that the lines of a service stay together.
+            for stream in streams {
+                stream.await?;
+            }
+            Ok(DONE)
+        }
+    }
+
+    /// `homelab config`; returns the exit status.
+    ///
+    /// # Errors
+    /// When there is no such environment.
+    pub fn config(&self, which: &Which) -> Result<u8, Failure> {
+        let env = self.env(which.env.as_deref())?;
+        report::services(self.report, env);
+        Ok(DONE)
+    }
+}
+
+/// The containers of an environment, or of some of its services.
+fn containers<'s>(
+    env: &'s Env,
+    services: &[String],
+    state: &'s State,
+) -> Result<Vec<&'s Container>, Failure> {
+    let mut all: Vec<(&str, &Container)> = state.docker.of_environment(&env.name).collect();
+    all.sort_by(|a, b| (a.0, a.1.number()).cmp(&(b.0, b.1.number())));
+    for name in services {
+        let known = env.services.iter().map(|service| service.name.as_str());
+        let known: Vec<&str> = known
+            .chain(all.iter().map(|(service, _)| *service))
+            .collect();
+        if !known.contains(&name.as_str()) {
+            return Err(Failure::usage(
+                format!("environment `{}` has no service `{name}`", env.name),
+                suggestion(name, known, "services"),
+            ));
+        }
+    }
+    let shown = all
+        .into_iter()
+        .filter(|(service, _)| services.is_empty() || services.iter().any(|name| name == service));
+    Ok(shown.map(|(_, container)| container).collect())
+}
+
+/// What stands in front of a container's log lines.
+fn label(container: &Container) -> String {
+    let service = container.service().map_or("", |(_, service)| service);
+    match container.number() {
+        1 => service.to_owned(),
+        number => format!("{service}-{number}"),
+    }
+}

@@ -1,0 +1,236 @@
+//! Whether what a service needs of others is there: its address, external networks and volumes, an image. Pure.
+
+use super::Up;
+use crate::error::Blocker;
+use crate::plan::{ExtraNetwork, ExtraVolume, INTERFACE_NAME, PullPolicy, Service, Volume};
+use crate::state::{Api, Network};
+use ipnet::Ipv4Net;
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+impl<'a> Up<'a> {
+    /// Whether somebody who is not among the `moving` has an address and keeps it.
+    pub(super) fn check_free(&mut self, address: Ipv4Addr, moving: &BTreeSet<&str>) {
+        let holder = self.state.docker.containers.iter().find(|container| {
+            let holds = container
+                .networks
+                .values()
+                .any(|endpoint| endpoint.address == Some(address));
+            holds && !moving.contains(container.name.as_str())
+        });
+        if let Some(holder) = holder
+            && !self.freed.contains_key(&address)
+        {
+            self.blockers.push(Blocker::new(
+                format!("container `{}` has {address} already", holder.name),
+                format!(
+                    "remove it with `docker rm -f {}`, or plan another address",
+                    holder.name
+                ),
+            ));
+        }
+    }
+
+    /// Whether what others make is there: external networks and volumes, and images that are not pulled.
+    pub(super) fn check_needs(&mut self, service: &Service) {
+        let docker = &self.state.docker;
+        let mut blockers = Vec::new();
+        for (key, api) in newer_keys(service) {
+            if docker.api < api {
+                let Api(major, minor) = docker.api;
+                blockers.push(Blocker::new(
+                    format!(
+                        "`{key}` of service `{}` needs an Engine with API {}.{}, and this one has {major}.{minor}",
+                        service.name, api.0, api.1
+                    ),
+                    "an older Engine would ignore it: upgrade Docker, or take the key out",
+                ));
+            }
+        }
+        for attachment in &service.networks {
+            let name = &attachment.network;
+            let Some(planned) = self.planned_network(name) else {
+                continue;
+            };
+            match docker.network(name) {
+                None if planned.is_external => blockers.push(Blocker::new(
+                    format!(
+                        "there is no network `{name}`, which service `{}` is to join",
+                        service.name
+                    ),
+                    format!("make it with `docker network create {name}`, or take `external` out"),
+                )),
+                None => blockers.extend(overlap(planned, &docker.networks)),
+                Some(found) if !planned.is_external => {
+                    if let Some(other) = found.extra_of().filter(|of| *of != service.env) {
+                        blockers.push(Blocker::new(
+                            format!("network `{name}` belongs to environment `{other}`"),
+                            format!("take `name: {name}` out of the Compose file, so that each environment gets one of its own"),
+                        ));
+                    } else if found.extra_of().is_none() {
+                        blockers.push(Blocker::new(
+                            format!("there is a network `{name}` that homelab did not make"),
+                            format!("remove it with `docker network rm {name}`, or set `external: true` to join it"),
+                        ));
+                    } else if !found.is_made_from(&planned.fingerprint()) {
+                        blockers.push(other_network(name, &service.env));
+                    }
+                }
+                _ => {}
+            }
+        }
+        for name in service.named_volumes() {
+            let planned = self.volume(name, &service.env);
+            if planned.is_external && !docker.volumes.iter().any(|known| known == name) {
+                blockers.push(Blocker::new(
+                    format!(
+                        "there is no volume `{name}`, which service `{}` is to mount",
+                        service.name
+                    ),
+                    format!("make it with `docker volume create {name}`, or take `external` out"),
+                ));
+            }
+        }
+        let image = &service.image;
+        if !docker.images.contains_key(image) {
+            if let Some(command) = &service.build {
+                blockers.push(Blocker::new(
+                    format!("image `{image}` of service `{}` is to be built, and homelab builds no images", service.name),
+                    format!("build it with `{command}`"),
+                ));
+            } else if self.selection.policy(service) == PullPolicy::Never {
+                blockers.push(Blocker::new(
+                    format!("image `{image}` is not on this machine, and is not to be pulled"),
+                    format!("pull it with `docker pull {image}`, or allow `--pull missing`"),
+                ));
+            }
+        }
+        for blocker in blockers {
+            if !self.blockers.contains(&blocker) {
+                self.blockers.push(blocker);
+            }
+        }
+    }
+
+    /// Names networks that the file has otherwise now; those who are on them go on as they are.
+    pub(super) fn warn_of_networks(&mut self, service: &Service) {
+        for attachment in &service.networks {
+            let name = &attachment.network;
+            let planned = self.planned_network(name);
+            let planned = planned.filter(|network| !network.is_external);
+            let found = self.state.docker.network(name);
+            if let (Some(planned), Some(found)) = (planned, found)
+                && found.extra_of() == Some(service.env.as_str())
+                && !found.is_made_from(&planned.fingerprint())
+            {
+                let warning = other_network(name, &service.env);
+                if !self.diff.warnings.contains(&warning) {
+                    self.diff.warnings.push(warning);
+                }
+            }
+        }
+    }
+
+    /// The network of that name beside the home network, as the files have it.
+    pub(super) fn planned_network(&self, name: &str) -> Option<&'a ExtraNetwork> {
+        let mut planned = self.selection.env.networks.iter();
+        planned.find(|network| network.name == name)
+    }
+
+    pub(super) fn volume(&self, name: &str, env: &str) -> ExtraVolume {
+        let planned = self.selection.env.volumes.iter();
+        let planned = planned.clone().find(|volume| volume.name == name);
+        planned.cloned().unwrap_or_else(|| ExtraVolume {
+            name: name.to_owned(),
+            env: env.to_owned(),
+            ..ExtraVolume::default()
+        })
+    }
+}
+
+/// Keys that older engines ignore without a word, with the API that brought them (moby's api/docs/CHANGELOG.md).
+fn newer_keys(service: &Service) -> Vec<(&'static str, Api)> {
+    let told = |key: &str| service.told.get(key).map(|told| &told.value);
+    let has = |key: &str, field: &str| told(key).is_some_and(|value| value.get(field).is_some());
+    let subpath = |volume: &Volume| match volume {
+        Volume::Mount { told, .. } => {
+            let options = ["VolumeOptions", "ImageOptions"].map(|field| told.get(field));
+            options
+                .into_iter()
+                .flatten()
+                .any(|options| options.get("Subpath").is_some_and(|path| !path.is_null()))
+        }
+        _ => false,
+    };
+    let of_type = |volume: &Volume, kind: &str| match volume {
+        Volume::Mount { told, .. } => told.get("Type").is_some_and(|found| found == kind),
+        _ => false,
+    };
+    let networks = || service.networks.iter().chain([&service.home]);
+    let volumes = || service.volumes.iter();
+    let all = [
+        ("annotations", told("annotations").is_some(), Api(1, 43)),
+        (
+            "healthcheck.start_interval",
+            has("healthcheck", "StartInterval"),
+            Api(1, 44),
+        ),
+        (
+            "mac_address",
+            networks().any(|n| n.mac.is_some()),
+            Api::ENDPOINT_MAC,
+        ),
+        ("volumes.subpath", volumes().any(subpath), Api(1, 45)),
+        (
+            "volumes.image",
+            volumes().any(|volume| of_type(volume, "image")),
+            Api(1, 47),
+        ),
+        (
+            "networks.gw_priority",
+            networks().any(|n| n.gw_priority.is_some()),
+            Api::GATEWAY_PRIORITY,
+        ),
+        (
+            "networks.interface_name",
+            networks().any(|n| n.options.contains_key(INTERFACE_NAME)),
+            Api::INTERFACE_NAME,
+        ),
+    ];
+    all.into_iter()
+        .filter(|(_, is_used, _)| *is_used)
+        .map(|(key, _, api)| (key, api))
+        .collect()
+}
+
+/// Whether another network has some of the addresses of one that is to be made. Of pools with an `ip_range` the Engine checks
+/// no overlap.
+fn overlap(planned: &ExtraNetwork, networks: &[Network]) -> Option<Blocker> {
+    let whole = planned.pools.iter().filter(|pool| pool.ip_range.is_none());
+    let wanted: Vec<Ipv4Net> = whole
+        .filter_map(|pool| pool.subnet.as_deref()?.parse().ok())
+        .collect();
+    let held = networks.iter().flat_map(|network| {
+        let whole = network.pools.iter().filter(|pool| pool.ip_range.is_none());
+        whole.map(move |pool| (network, pool.subnet))
+    });
+    let shares = |a: &Ipv4Net, b: &Ipv4Net| a.contains(b) || b.contains(a);
+    let mut pairs = held.flat_map(|held| wanted.iter().map(move |wanted| (held, wanted)));
+    let ((network, held), wanted) = pairs.find(|((_, held), wanted)| shares(held, wanted))?;
+    Some(Blocker::new(
+        format!(
+            "network `{}` is to have {wanted}, and network `{}` has {held} already",
+            planned.name, network.name
+        ),
+        "take `ipam` out of the Compose file, so that Docker chooses, or put a variable of the `env_file` in the place of the subnet",
+    ))
+}
+
+fn other_network(name: &str, env: &str) -> Blocker {
+    Blocker::new(
+        format!("network `{name}` is not as the Compose file has it now"),
+        format!(
+            "run `homelab env-down --env {env}`, then `homelab env-up --env {env}` makes it anew"
+        ),
+    )
+}

@@ -1,0 +1,265 @@
+//! The unit that keeps the shim alive: what shall be installed against what is, and how other commands get along with it.
+//! Pure.
+
+use super::links::WantedLink;
+use super::shim::Goal;
+use super::{Action, Diff, StepId};
+use crate::error::Blocker;
+use crate::plan::Plan;
+use crate::plan::unit_files::{self, MANAGERS, SHIM_UNIT, ShimUnit};
+use crate::state::{ShimService, State};
+
+/// Takes away what a run left that was killed while it wrote a file.
+pub(super) fn tidy(state: &State, diff: &mut Diff) {
+    for path in &state.systemd.unfinished {
+        let path = path.clone();
+        diff.push(
+            Action::RemoveFile { path },
+            "a run was killed while it wrote it",
+            &[],
+        );
+    }
+}
+
+/// What installs the unit, enables and starts it. `links` are what it keeps alive.
+///
+/// # Errors
+/// What stands in the way; nothing has been changed.
+pub(super) fn install(
+    plan: &Plan,
+    unit: &ShimUnit,
+    links: &[WantedLink],
+    state: &State,
+) -> Result<Diff, Vec<Blocker>> {
+    let service = &state.systemd.shim;
+    let path = unit_files::path(SHIM_UNIT);
+    if service.file(&path).is_some() && !service.is_installed() {
+        return Err(vec![Blocker::new(
+            format!("there is a unit `{SHIM_UNIT}` that homelab did not make"),
+            format!(
+                "take it away: `systemctl disable --now {SHIM_UNIT}`, then remove `{path}` and run this again"
+            ),
+        )]);
+    }
+    let mut diff = Diff::default();
+    tidy(state, &mut diff);
+    let mut files = Files::default();
+    files.want(&path, Some(unit_files::shim(unit)), service, &mut diff);
+    let changed = files.about(plan, links, service, &mut diff);
+    let ready = files.reload(changed, service, &mut diff);
+    let mut enabled = ready.clone();
+    if !service.enabled {
+        let name = SHIM_UNIT.to_owned();
+        let action = Action::EnableUnit { name };
+        enabled = vec![diff.push(action, "it shall start at boot", &ready)];
+    }
+    run(service, changed, &enabled, &mut diff);
+    Ok(diff)
+}
+
+/// What stops the unit and takes it away, with everything that was written for it.
+pub(super) fn uninstall(state: &State) -> Diff {
+    let service = &state.systemd.shim;
+    let mut diff = Diff::default();
+    tidy(state, &mut diff);
+    let mut files = Files::default();
+    let mut after = Vec::new();
+    if service.is_installed() {
+        if service.active {
+            after = vec![stop_unit("it goes", &[], &mut diff)];
+        }
+        if service.enabled {
+            let name = SHIM_UNIT.to_owned();
+            let action = Action::DisableUnit { name };
+            after = vec![diff.push(action, "it goes", &after)];
+        }
+        files.after = after;
+        files.want(&unit_files::path(SHIM_UNIT), None, service, &mut diff);
+    }
+    files.want(&unit_files::parent_links_path(), None, service, &mut diff);
+    for manager in MANAGERS {
+        let found = service.file(manager.file);
+        files.want(manager.file, manager.untold(found), service, &mut diff);
+    }
+    let changed = !files.units.is_empty();
+    files.reload(changed, service, &mut diff);
+    diff
+}
+
+/// What an installed unit needs so that it keeps `links` alive; `is_astray` says that they are not as planned now. Returns
+/// the steps after which they are.
+pub(super) fn keep(
+    goal: &Goal,
+    links: &[WantedLink],
+    is_astray: bool,
+    state: &State,
+    diff: &mut Diff,
+    after: &[StepId],
+) -> Vec<StepId> {
+    let service = &state.systemd.shim;
+    let mut files = Files {
+        after: after.to_vec(),
+        ..Files::default()
+    };
+    let path = unit_files::path(SHIM_UNIT);
+    if let Some(installed) = service.file(&path).and_then(ShimUnit::parse) {
+        let unit = ShimUnit {
+            host: &goal.host.name,
+            ..installed
+        };
+        files.want(&path, Some(unit_files::shim(&unit)), service, diff);
+    }
+    let changed = files.about(goal.plan, links, service, diff);
+    let mut ready = files.reload(changed, service, diff);
+    ready.extend(after);
+    run(service, changed || is_astray, &ready, diff)
+}
+
+/// What makes a running unit let go of its links; `None` when it does not run.
+pub(super) fn let_go(state: &State, diff: &mut Diff, after: &[StepId]) -> Option<StepId> {
+    let service = &state.systemd.shim;
+    if !service.is_installed() {
+        return None;
+    }
+    let stopped = service
+        .active
+        .then(|| stop_unit("it keeps the shim alive", after, diff));
+    if stopped.is_some() {
+        warn_of_the_next_boot(service, diff);
+    }
+    let mut files = Files {
+        after: stopped.into_iter().collect(),
+        ..Files::default()
+    };
+    files.want(&unit_files::parent_links_path(), None, service, diff);
+    let changed = !files.units.is_empty();
+    files.reload(changed, service, diff);
+    stopped
+}
+
+/// What stops a running unit; `None` when it does not run.
+pub(super) fn stop(state: &State, diff: &mut Diff) -> Option<StepId> {
+    let service = &state.systemd.shim;
+    if !service.is_installed() || !service.active {
+        return None;
+    }
+    warn_of_the_next_boot(service, diff);
+    Some(stop_unit("it keeps the shim alive", &[], diff))
+}
+
+fn warn_of_the_next_boot(service: &ShimService, diff: &mut Diff) {
+    if service.enabled {
+        diff.warn(
+            format!("`{SHIM_UNIT}` stays installed and makes the shim again at the next boot"),
+            "take it away with `homelab shim uninstall`, if that is not wanted",
+        );
+    }
+}
+
+fn stop_unit(cause: &str, after: &[StepId], diff: &mut Diff) -> StepId {
+    let name = SHIM_UNIT.to_owned();
+    diff.push(Action::StopUnit { name }, cause, after)
+}
+
+/// Starts a unit that does not run, and restarts one that runs with something else in mind.
+fn run(service: &ShimService, changed: bool, after: &[StepId], diff: &mut Diff) -> Vec<StepId> {
+    let name = SHIM_UNIT.to_owned();
+    if !service.active {
+        let cause = "it keeps the shim alive";
+        return vec![diff.push(Action::StartUnit { name }, cause, after)];
+    }
+    if changed {
+        let cause = "it shall keep what is planned now";
+        return vec![diff.push(Action::RestartUnit { name }, cause, after)];
+    }
+    after.to_vec()
+}
+
+/// Files that are written and removed.
+#[derive(Default)]
+struct Files {
+    /// What every change of a file waits for.
+    after: Vec<StepId>,
+    /// The steps that change files of systemd.
+    units: Vec<StepId>,
+    /// The network managers whose files change, with the steps.
+    managers: Vec<(&'static str, StepId)>,
+}
+
+impl Files {
+    /// Everything that belongs to the unit but its own file; whether systemd has to read files of the unit again.
+    fn about(
+        &mut self,
+        plan: &Plan,
+        links: &[WantedLink],
+        service: &ShimService,
+        diff: &mut Diff,
+    ) -> bool {
+        let parents = links.iter().filter(|link| link.is_parent());
+        let parents: Vec<&str> = parents.map(|link| link.name.as_str()).collect();
+        let path = unit_files::parent_links_path();
+        self.want(&path, unit_files::parent_links(&parents), service, diff);
+        for manager in MANAGERS {
+            let found = service.file(manager.file);
+            if found.is_some_and(|text| manager.is_foreign(text)) {
+                continue;
+            }
+            let is_installed = service.managers.contains_key(manager.unit);
+            let text = if is_installed {
+                Some(manager.told(plan, found))
+            } else {
+                manager.untold(found)
+            };
+            self.want(manager.file, text, service, diff);
+        }
+        !self.units.is_empty() || service.stale
+    }
+
+    /// Makes a file have a text, or makes that there is none.
+    fn want(&mut self, path: &str, text: Option<String>, service: &ShimService, diff: &mut Diff) {
+        let found = service.file(path);
+        if found == text.as_deref() {
+            return;
+        }
+        let manager = MANAGERS.iter().find(|manager| manager.file == path);
+        let cause = match (manager, &text) {
+            (Some(manager), Some(_)) if manager.untold(found) == text => "homelab's lines go",
+            (Some(_), Some(_)) => "network managers shall leave the shim alone",
+            (None, Some(_)) if found.is_none() => "it does not exist",
+            (None, Some(_)) => "it changed",
+            (_, None) => "homelab made it",
+        };
+        let path = path.to_owned();
+        let action = match text {
+            Some(text) => Action::WriteFile {
+                path,
+                text,
+                is_new: found.is_none(),
+            },
+            None => Action::RemoveFile { path },
+        };
+        let step = diff.push(action, cause, &self.after);
+        match manager {
+            Some(manager) => self.managers.push((manager.unit, step)),
+            None => self.units.push(step),
+        }
+    }
+
+    /// Makes those read their files again whose files changed; the steps after which that is done.
+    fn reload(self, changed: bool, service: &ShimService, diff: &mut Diff) -> Vec<StepId> {
+        let mut done = Vec::new();
+        if changed {
+            let cause = "its files changed";
+            done.push(diff.push(Action::ReloadSystemd, cause, &self.units));
+        }
+        for (unit, step) in self.managers {
+            let name = unit.to_owned();
+            done.push(if service.managers.get(unit) == Some(&true) {
+                diff.push(Action::ReloadManager { name }, "its files changed", &[step])
+            } else {
+                step
+            });
+        }
+        done
+    }
+}

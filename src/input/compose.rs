@@ -1,0 +1,542 @@
+//! Compose files to one tree of services, networks, volumes, configs and secrets: read, interpolated, extended, included and
+//! merged as the Compose specification says, every value with its place. Files and variables come in by the [`World`].
+
+pub mod dotenv;
+pub mod interpolate;
+mod merge;
+mod paths;
+
+#[cfg(test)]
+mod fuzz_tests;
+#[cfg(test)]
+mod tests;
+
+pub use merge::replace_keys;
+pub use paths::absolute as absolute_paths;
+
+use crate::error::why_unreadable;
+use crate::input::node::{Entry, Map, Node, Value};
+use crate::input::problem::{Problem, Sources, Span, nearest};
+use crate::input::yaml;
+use dotenv::Format;
+use interpolate::{Variables, Wrong};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// How deep files may include or extend each other.
+const DEPTH: usize = 16;
+
+/// What lies outside the files themselves.
+pub struct World<'a> {
+    /// Reads a text file.
+    pub read: &'a dyn Fn(&Path) -> std::io::Result<String>,
+    /// A variable of this process, which wins over those of env files.
+    pub variable: &'a dyn Fn(&str) -> Option<String>,
+}
+
+/// What is to be loaded.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// Compose files, the first one's folder being the project's; later ones are merged over earlier ones.
+    pub files: Vec<(PathBuf, Span)>,
+    /// Files with variables; without any, `.env` in the project's folder is taken when it is there.
+    pub env_files: Vec<(PathBuf, Span)>,
+    /// The name of the Compose project, which `$COMPOSE_PROJECT_NAME` is.
+    pub project: String,
+    /// Active profiles, beside those of the variable `COMPOSE_PROFILES`.
+    pub profiles: Vec<String>,
+}
+
+/// The merged files.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Project {
+    /// `services`
+    pub services: Map,
+    /// `networks`
+    pub networks: Map,
+    /// `volumes`
+    pub volumes: Map,
+    /// `configs`
+    pub configs: Map,
+    /// `secrets`
+    pub secrets: Map,
+    /// The files that were named.
+    pub files: Vec<PathBuf>,
+    /// The variables of the env files.
+    pub variables: BTreeMap<String, String>,
+    /// Active profiles.
+    pub profiles: BTreeSet<String>,
+    /// What whoever brings it up should know.
+    pub notices: Vec<Problem>,
+}
+
+impl Project {
+    fn section(&mut self, name: &str) -> Option<&mut Map> {
+        match name {
+            "services" => Some(&mut self.services),
+            "networks" => Some(&mut self.networks),
+            "volumes" => Some(&mut self.volumes),
+            "configs" => Some(&mut self.configs),
+            "secrets" => Some(&mut self.secrets),
+            _ => None,
+        }
+    }
+}
+
+const SECTIONS: [&str; 5] = ["services", "networks", "volumes", "configs", "secrets"];
+
+/// Loads the files of one environment. What can be read is in the project; what is wrong goes to `problems`.
+pub fn load(
+    request: &Request,
+    world: &World,
+    sources: &mut Sources,
+    problems: &mut Vec<Problem>,
+) -> Project {
+    if request.files.is_empty() {
+        return Project::default();
+    }
+    let mut loader = Loader {
+        world,
+        sources,
+        problems,
+        unset: BTreeSet::new(),
+        notices: Vec::new(),
+        extended: BTreeMap::new(),
+    };
+    let folder = request.files.first().and_then(|(path, _)| path.parent());
+    let folder = folder.unwrap_or(Path::new("/")).to_owned();
+    let mut scope = Scope {
+        outer: &BTreeMap::new(),
+        own: BTreeMap::from([("COMPOSE_PROJECT_NAME".to_owned(), request.project.clone())]),
+    };
+    loader.read_variables(&request.env_files, &folder, &mut scope);
+    let files = request.files.iter().map(|(path, _)| path.clone());
+    let mut project = Project {
+        files: files.collect(),
+        ..Project::default()
+    };
+    for (path, place) in &request.files {
+        let chain = [path.clone()];
+        loader.file(path, place, &folder, &scope, &chain, &mut project);
+    }
+    project.notices = std::mem::take(&mut loader.notices);
+    let profiles = scope.lookup(world, "COMPOSE_PROFILES").unwrap_or_default();
+    let profiles = profiles
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty());
+    project.profiles = profiles
+        .map(str::to_owned)
+        .chain(request.profiles.clone())
+        .collect();
+    project.variables = scope.own;
+    project
+}
+
+/// Variables of env files: those of the project that includes win over those of the included one.
+struct Scope<'a> {
+    outer: &'a BTreeMap<String, String>,
+    own: BTreeMap<String, String>,
+}
+
+impl Scope<'_> {
+    fn lookup(&self, world: &World, name: &str) -> Option<String> {
+        (world.variable)(name)
+            .or_else(|| self.outer.get(name).cloned())
+            .or_else(|| self.own.get(name).cloned())
+    }
+
+    fn all(&self) -> BTreeMap<String, String> {
+        let mut all = self.own.clone();
+        all.extend(self.outer.clone());
+        all
+    }
+}
+
+struct Loader<'a> {
+    world: &'a World<'a>,
+    sources: &'a mut Sources,
+    problems: &'a mut Vec<Problem>,
+    /// Variables whose absence was reported.
+    unset: BTreeSet<String>,
+    notices: Vec<Problem>,
+    /// The services of files that services extend, interpolated.
+    extended: BTreeMap<PathBuf, Map>,
+}
+
+impl Loader<'_> {
+    fn wrong(&mut self, span: &Span, what: impl Into<String>, hint: impl Into<String>) {
+        self.problems
+            .push(Problem::error(span.clone(), what).hint(hint));
+    }
+
+    fn read_variables(&mut self, files: &[(PathBuf, Span)], folder: &Path, scope: &mut Scope) {
+        let usual = [(folder.join(".env"), 0..0)];
+        let is_usual = files.is_empty();
+        for (path, place) in if is_usual { &usual } else { files } {
+            let text = match (self.world.read)(path) {
+                Ok(text) => text,
+                Err(error) if is_usual && error.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(error) => {
+                    let what = format!("`{}` {}", path.display(), why_unreadable(&error));
+                    self.wrong(place, what, "it holds the variables of the Compose files");
+                    continue;
+                }
+            };
+            let parsed = dotenv::parse(&text, Format::Compose, &|name| {
+                scope.lookup(self.world, name)
+            });
+            match parsed {
+                Ok(pairs) => {
+                    let set = |(name, value): (String, Option<String>)| Some((name, value?));
+                    scope.own.extend(pairs.into_iter().filter_map(set));
+                }
+                Err(wrong) => {
+                    let what =
+                        format!("line {} of `{}` {}", wrong.line, path.display(), wrong.what);
+                    self.wrong(place, what, wrong.hint);
+                }
+            }
+        }
+    }
+
+    /// The documents of a file, interpolated.
+    fn documents(&mut self, path: &Path, place: &Span, scope: &Scope) -> Vec<Node> {
+        let shown = path.display().to_string();
+        let text = match (self.world.read)(path) {
+            Ok(text) => text,
+            Err(error) => {
+                let what = format!("`{shown}` {}", why_unreadable(&error));
+                self.wrong(place, what, "name a Compose file that is there");
+                return Vec::new();
+            }
+        };
+        let base = self.sources.add(shown, text.clone());
+        match yaml::parse(&text, base) {
+            Ok(mut documents) => {
+                for document in &mut documents {
+                    self.interpolate(document, scope);
+                }
+                documents
+            }
+            Err(problem) => {
+                self.problems.push(*problem);
+                Vec::new()
+            }
+        }
+    }
+
+    fn interpolate(&mut self, document: &mut Node, scope: &Scope) {
+        let lookup = |name: &str| scope.lookup(self.world, name);
+        let mut found = Vec::new();
+        let mut unset = Vec::new();
+        document.each_text(&mut |span, text| {
+            if !text.contains('$') {
+                return;
+            }
+            let mut variables = Variables::new(&lookup);
+            match variables.expand(text) {
+                Ok(expanded) => *text = expanded,
+                Err(Wrong::Format(shown)) => found.push(
+                    Problem::error(span.clone(), format!("`{shown}` begins no variable"))
+                        .hint("write `$$` for a dollar"),
+                ),
+                Err(Wrong::Required(name, said)) => {
+                    let what = if said.is_empty() {
+                        format!("the variable `{name}` is required and not set")
+                    } else {
+                        format!("the variable `{name}` is required and not set: {said}")
+                    };
+                    let hint = format!("set `{name}` in the `env_file` of homelab.toml");
+                    found.push(Problem::error(span.clone(), what).hint(hint));
+                }
+            }
+            unset.extend(variables.unset.into_iter().map(|name| (name, span.clone())));
+        });
+        self.problems.append(&mut found);
+        for (name, span) in unset {
+            if self.unset.insert(name.clone()) {
+                let what = format!("the variable `{name}` is not set, so it stands for nothing");
+                let hint =
+                    format!("set it in the `env_file` of homelab.toml, or write `${{{name}:-}}`");
+                self.notices.push(Problem::warning(span, what).hint(hint));
+            }
+        }
+    }
+
+    /// Reads a file, with all that it extends and includes, into a project.
+    fn file(
+        &mut self,
+        path: &Path,
+        place: &Span,
+        folder: &Path,
+        scope: &Scope,
+        chain: &[PathBuf],
+        project: &mut Project,
+    ) {
+        for document in self.documents(path, place, scope) {
+            let span = document.span.clone();
+            let mut map = match document.value {
+                Value::Map(map) => map,
+                Value::Null => continue,
+                other => {
+                    let what = format!("a Compose file is a table, and this is {other}");
+                    self.wrong(&span, what, "it begins with `services:`");
+                    continue;
+                }
+            };
+            let include = map.remove("include");
+            self.check_keys(&map);
+            let mut own = Project::default();
+            for name in SECTIONS {
+                let Some(node) = map.remove(name) else {
+                    continue;
+                };
+                let span = node.span.clone();
+                match (node.value, own.section(name)) {
+                    (Value::Map(entries), Some(section)) => *section = entries,
+                    (Value::Null, _) => {}
+                    (other, _) => {
+                        let what = format!("`{name}` must be a table, and this is {other}");
+                        self.wrong(&span, what, "write a name and its keys on the lines below");
+                    }
+                }
+            }
+            self.extend_all(&mut own, folder, scope, chain, project);
+            paths::absolute_resources(&mut own, folder, self.world);
+            if let Some(include) = include {
+                self.include(&include, folder, scope, chain, &mut own);
+            }
+            merge::projects(project, own);
+        }
+    }
+
+    fn check_keys(&mut self, map: &Map) {
+        for entry in &map.0 {
+            let key = entry.key.as_str();
+            // The name of a project is homelab-ENV, and the version says nothing since Compose 1.27.
+            let is_known = SECTIONS.contains(&key)
+                || key.starts_with("x-")
+                || matches!(key, "version" | "name");
+            if is_known {
+                continue;
+            }
+            if key == "models" {
+                self.wrong(
+                    &entry.span,
+                    "`models` is not supported",
+                    "homelab runs containers only: take it out",
+                );
+                continue;
+            }
+            let known = SECTIONS.into_iter().chain(["include"]);
+            let hint = match nearest(key, known) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => "keys of your own begin with `x-`".to_owned(),
+            };
+            self.wrong(&entry.span, format!("unknown key `{key}`"), hint);
+        }
+    }
+
+    fn extend_all(
+        &mut self,
+        own: &mut Project,
+        folder: &Path,
+        scope: &Scope,
+        chain: &[PathBuf],
+        project: &Project,
+    ) {
+        let known = own.services.clone();
+        for entry in &mut own.services.0 {
+            let node = std::mem::take(&mut entry.node);
+            let path = chain.last().cloned().unwrap_or_default();
+            let mut seen = vec![(path, entry.key.clone())];
+            let within = [&known, &project.services];
+            entry.node = self.extended(node, within, folder, scope, &mut seen);
+        }
+    }
+
+    /// A service with what it extends below it, all paths absolute.
+    fn extended(
+        &mut self,
+        mut node: Node,
+        within: [&Map; 2],
+        folder: &Path,
+        scope: &Scope,
+        seen: &mut Vec<(PathBuf, String)>,
+    ) -> Node {
+        paths::absolute(&mut node, folder, self.world);
+        let Some(extends) = node.as_map_mut().and_then(|map| map.remove("extends")) else {
+            return node;
+        };
+        let (service, file) = match &extends.value {
+            Value::Text(service) => (Some(service.clone()), None),
+            Value::Map(map) => (
+                map.get("service").and_then(Node::scalar),
+                map.get("file").and_then(Node::scalar),
+            ),
+            _ => (None, None),
+        };
+        let Some(service) = service else {
+            let hint =
+                "write `extends: {service: NAME}`, with `file` when it stands in another one";
+            self.wrong(&extends.span, "`extends` names no service", hint);
+            return node;
+        };
+        let path = match &file {
+            Some(file) => paths::joined(folder, file, self.world),
+            None => seen
+                .last()
+                .map(|(path, _)| path.clone())
+                .unwrap_or_default(),
+        };
+        let step = (path.clone(), service.clone());
+        if seen.contains(&step) || seen.len() > DEPTH {
+            let what = format!("service `{service}` extends itself");
+            self.wrong(&extends.span, what, "take one `extends` away");
+            return node;
+        }
+        let loaded;
+        let (within, folder) = if file.is_some() {
+            loaded = self.services_of(&path, &extends.span, scope);
+            let Some(services) = &loaded else { return node };
+            ([services, services], path.parent().unwrap_or(folder))
+        } else {
+            (within, folder)
+        };
+        let found = within.iter().find_map(|services| services.get(&service));
+        let Some(base) = found.cloned() else {
+            let known = within.iter().flat_map(|services| &services.0);
+            let hint = match nearest(&service, known.map(|entry| entry.key.as_str())) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => "`file` says where it stands when that is another file".to_owned(),
+            };
+            let what = format!("there is no service `{service}` to extend");
+            self.wrong(&extends.span, what, hint);
+            return node;
+        };
+        seen.push(step);
+        let base = self.extended(base, within, folder, scope, seen);
+        merge::service(base, node)
+    }
+
+    /// The services of a file that somebody extends.
+    fn services_of(&mut self, path: &Path, place: &Span, scope: &Scope) -> Option<Map> {
+        if let Some(known) = self.extended.get(path) {
+            return Some(known.clone());
+        }
+        let errors = self.problems.len();
+        let mut services = Map::default();
+        for document in self.documents(path, place, scope) {
+            if let Some(map) = document.get("services").and_then(Node::as_map) {
+                for entry in &map.0 {
+                    services.set(entry.clone());
+                }
+            }
+        }
+        if services.0.is_empty() && self.problems.len() > errors {
+            return None;
+        }
+        self.extended.insert(path.to_owned(), services.clone());
+        Some(services)
+    }
+
+    fn include(
+        &mut self,
+        include: &Node,
+        folder: &Path,
+        scope: &Scope,
+        chain: &[PathBuf],
+        project: &mut Project,
+    ) {
+        let Some(items) = include.as_list() else {
+            self.wrong(
+                &include.span,
+                "`include` must be a list",
+                "write `- FILE` on the lines below",
+            );
+            return;
+        };
+        for item in items {
+            let words = |key: &str| -> Vec<String> {
+                match item.get(key).map(|node| &node.value) {
+                    Some(Value::Text(text)) => vec![text.clone()],
+                    Some(Value::List(list)) => list.iter().filter_map(Node::scalar).collect(),
+                    _ => Vec::new(),
+                }
+            };
+            let files = match item.as_text() {
+                Some(path) => vec![path.to_owned()],
+                None => words("path"),
+            };
+            let paths: Vec<PathBuf> = files
+                .iter()
+                .map(|file| paths::joined(folder, file, self.world))
+                .collect();
+            let Some(first) = paths.first() else {
+                self.wrong(
+                    &item.span,
+                    "this includes no file",
+                    "write the path of a Compose file",
+                );
+                continue;
+            };
+            if let Some(remote) = files.iter().find(|file| file.contains("://")) {
+                let what = format!("`{remote}` is not on this machine");
+                self.wrong(&item.span, what, "fetch it and include the copy");
+                continue;
+            }
+            if paths.iter().any(|path| chain.contains(path)) || chain.len() > DEPTH {
+                let what = format!("`{}` includes itself", first.display());
+                self.wrong(&item.span, what, "take one `include` away");
+                continue;
+            }
+            let inner = match words("project_directory").first() {
+                Some(named) => paths::joined(folder, named, self.world),
+                None => first.parent().unwrap_or(folder).to_owned(),
+            };
+            let env_files: Vec<(PathBuf, Span)> = words("env_file")
+                .iter()
+                .map(|file| (paths::joined(folder, file, self.world), item.span.clone()))
+                .collect();
+            let outer = scope.all();
+            let mut own = Scope {
+                outer: &outer,
+                own: BTreeMap::new(),
+            };
+            self.read_variables(&env_files, &inner, &mut own);
+            let mut included = Project::default();
+            for path in &paths {
+                let chain: Vec<PathBuf> = chain.iter().chain([path]).cloned().collect();
+                self.file(path, &item.span, &inner, &own, &chain, &mut included);
+            }
+            self.add_included(included, project);
+        }
+    }
+
+    /// What is included may not stand in the including file too, unless it is the same.
+    fn add_included(&mut self, mut included: Project, project: &mut Project) {
+        for name in SECTIONS {
+            let more = included.section(name).map(std::mem::take);
+            let Some(section) = project.section(name) else {
+                continue;
+            };
+            let mut twice: Vec<(Entry, Span)> = Vec::new();
+            for entry in more.into_iter().flat_map(|map| map.0) {
+                match section.entry(&entry.key) {
+                    None => section.0.push(entry),
+                    Some(known) if merge::same(&known.node, &entry.node) => {}
+                    Some(known) => twice.push((entry.clone(), known.span.clone())),
+                }
+            }
+            for (entry, known) in twice {
+                let what = format!("`{name}.{}` is included and defined here too", entry.key);
+                self.problems.push(
+                    Problem::error(entry.span, what)
+                        .context(known, "also here")
+                        .hint("to change what is included, list a second file under `path` of its `include`"),
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,530 @@
+//! Settings that the Engine takes as they stand: one row each, and a few that need a hand. Pure.
+
+use super::reader::words;
+use super::values::{parse_bytes, parse_cpus, parse_duration};
+use super::{Part, Restart, Told};
+use crate::input::fields::{Fields, integer};
+use crate::input::node::{Node, Value};
+use crate::input::problem::{Problem, Span};
+use crate::plan::Problems;
+use serde_json::{Map as JsonMap, Value as Json, json};
+use std::collections::BTreeMap;
+
+/// How a value is written in the file.
+#[derive(Clone, Copy)]
+enum Kind {
+    Text,
+    Flag,
+    Whole,
+    /// With a unit, or -1 for no limit.
+    Bytes,
+    /// Microseconds, or a duration.
+    Microseconds,
+    /// One or a list.
+    Words,
+    /// By name.
+    Pairs,
+}
+
+/// The key of the file, the field of the API (`HostConfig`, or the container where marked), and how it is written. The
+/// names of the fields are those of the Engine API, `POST /containers/create`.
+const PLAIN: [(&str, &str, Kind); 30] = [
+    ("annotations", "Annotations", Kind::Pairs),
+    ("cgroup", "CgroupnsMode", Kind::Text),
+    ("cgroup_parent", "CgroupParent", Kind::Text),
+    ("cpu_period", "CpuPeriod", Kind::Microseconds),
+    ("cpu_quota", "CpuQuota", Kind::Whole),
+    ("cpu_rt_period", "CpuRealtimePeriod", Kind::Microseconds),
+    ("cpu_rt_runtime", "CpuRealtimeRuntime", Kind::Microseconds),
+    ("cpu_shares", "CpuShares", Kind::Whole),
+    ("cpuset", "CpusetCpus", Kind::Text),
+    ("device_cgroup_rules", "DeviceCgroupRules", Kind::Words),
+    ("dns", "Dns", Kind::Words),
+    ("dns_opt", "DnsOptions", Kind::Words),
+    ("dns_search", "DnsSearch", Kind::Words),
+    ("domainname", "Domainname", Kind::Text),
+    ("group_add", "GroupAdd", Kind::Words),
+    ("ipc", "IpcMode", Kind::Text),
+    ("mem_swappiness", "MemorySwappiness", Kind::Whole),
+    ("memswap_limit", "MemorySwap", Kind::Bytes),
+    ("oom_kill_disable", "OomKillDisable", Kind::Flag),
+    ("oom_score_adj", "OomScoreAdj", Kind::Whole),
+    ("pid", "PidMode", Kind::Text),
+    ("runtime", "Runtime", Kind::Text),
+    ("security_opt", "SecurityOpt", Kind::Words),
+    ("stdin_open", "OpenStdin", Kind::Flag),
+    ("storage_opt", "StorageOpt", Kind::Pairs),
+    ("sysctls", "Sysctls", Kind::Pairs),
+    ("tty", "Tty", Kind::Flag),
+    ("userns_mode", "UsernsMode", Kind::Text),
+    ("uts", "UTSMode", Kind::Text),
+    ("volumes_from", "VolumesFrom", Kind::Words),
+];
+
+/// Fields of the container itself; all others are in `HostConfig`.
+const OF_CONTAINER: [&str; 5] = [
+    "Domainname",
+    "OpenStdin",
+    "Tty",
+    "ExposedPorts",
+    "Healthcheck",
+];
+
+/// Collects what the Engine is told.
+pub(super) struct Teller<'a> {
+    pub told: BTreeMap<&'static str, Told>,
+    pub problems: &'a mut Problems,
+}
+
+impl Teller<'_> {
+    fn tell(&mut self, key: &'static str, field: &'static str, value: Json) {
+        let part = if OF_CONTAINER.contains(&field) {
+            Part::Config
+        } else {
+            Part::Host
+        };
+        self.told.insert(key, Told { part, field, value });
+    }
+
+    fn wrong(&mut self, span: &Span, what: String, hint: &str) {
+        self.problems
+            .push(Problem::error(span.clone(), what).hint(hint));
+    }
+
+    /// Everything that stands in a service and is told as it is.
+    pub(super) fn read(&mut self, fields: &mut Fields) {
+        for (key, field, kind) in PLAIN {
+            if let Some(value) = self.plain(fields, key, kind) {
+                self.tell(key, field, value);
+            }
+        }
+        self.expose(fields);
+        self.extra_hosts(fields);
+        self.health(fields);
+        self.logging(fields);
+        self.ulimits(fields);
+        self.block_io(fields);
+        self.resources(fields);
+    }
+
+    fn plain(&mut self, fields: &mut Fields, key: &'static str, kind: Kind) -> Option<Json> {
+        match kind {
+            Kind::Text => fields.text(key, self.problems).map(|(text, _)| json!(text)),
+            Kind::Flag => {
+                let flag = fields.boolean(key, self.problems)?;
+                flag.then_some(json!(true))
+            }
+            Kind::Whole => fields
+                .integer(key, self.problems)
+                .map(|number| json!(number)),
+            Kind::Bytes => {
+                let (text, span) = fields.text(key, self.problems)?;
+                if text.trim() == "-1" {
+                    return Some(json!(-1));
+                }
+                self.bytes(&text, &span).map(|bytes| json!(bytes))
+            }
+            Kind::Microseconds => {
+                let (text, span) = fields.text(key, self.problems)?;
+                let value = text.parse::<i64>().ok().or_else(|| {
+                    let duration = parse_duration(&text)?;
+                    i64::try_from(duration.as_micros()).ok()
+                });
+                if value.is_none() {
+                    let what = format!("`{text}` is not a time");
+                    self.wrong(&span, what, "write microseconds, or a duration like `50ms`");
+                }
+                value.map(|value| json!(value))
+            }
+            Kind::Words => {
+                let words: Vec<String> = words(fields.one_or_many(key, self.problems))
+                    .into_iter()
+                    .map(|(word, _)| word)
+                    .collect();
+                (!words.is_empty()).then(|| json!(words))
+            }
+            Kind::Pairs => {
+                let pairs = fields.pairs(key, self.problems);
+                (!pairs.is_empty()).then(|| json!(pairs))
+            }
+        }
+    }
+
+    fn bytes(&mut self, text: &str, span: &Span) -> Option<u64> {
+        let size = parse_bytes(text).filter(|size| i64::try_from(*size).is_ok());
+        if size.is_none() {
+            let what = format!("`{text}` is not a size");
+            self.wrong(
+                span,
+                what,
+                "write bytes, or a number with `k`, `m` or `g`, like `64m`",
+            );
+        }
+        size
+    }
+
+    fn cpus(&mut self, text: &str, span: &Span) -> Option<i64> {
+        let cpus = parse_cpus(text);
+        if cpus.is_none() {
+            let what = format!("`{text}` is not a number of processors");
+            self.wrong(span, what, "write it like `0.5`");
+        }
+        cpus
+    }
+
+    fn expose(&mut self, fields: &mut Fields) {
+        let mut ports = Vec::new();
+        for (text, span) in fields.list("expose", self.problems).unwrap_or_default() {
+            let (port, protocol) = text.split_once('/').unwrap_or((&text, "tcp"));
+            let (first, last) = port.split_once('-').unwrap_or((port, port));
+            match (first.parse::<u16>(), last.parse::<u16>()) {
+                (Ok(first), Ok(last)) if first <= last => {
+                    ports.extend((first..=last).map(|port| format!("{port}/{protocol}")));
+                }
+                _ => {
+                    let what = format!("`{text}` is not a port");
+                    self.wrong(&span, what, "write `8080`, `8080-8090` or `53/udp`");
+                }
+            }
+        }
+        if !ports.is_empty() {
+            // The API has a set here, which is a table of nothings.
+            let set: JsonMap<String, Json> =
+                ports.into_iter().map(|port| (port, json!({}))).collect();
+            self.tell("expose", "ExposedPorts", Json::Object(set));
+        }
+    }
+
+    fn extra_hosts(&mut self, fields: &mut Fields) {
+        let Some(node) = fields.take("extra_hosts") else {
+            return;
+        };
+        let mut hosts: Vec<String> = Vec::new();
+        let mut add = |name: &str, address: &str| {
+            // Docker wants no brackets around an IPv6 address.
+            let address = address.trim_matches(['[', ']']);
+            hosts.push(format!("{name}:{address}"));
+        };
+        match &node.value {
+            Value::Map(map) => {
+                for entry in &map.0 {
+                    match entry.node.as_list() {
+                        Some(list) => {
+                            let addresses = list.iter().filter_map(Node::scalar);
+                            addresses.for_each(|address| add(&entry.key, &address));
+                        }
+                        None => add(&entry.key, &entry.node.scalar().unwrap_or_default()),
+                    }
+                }
+            }
+            Value::List(items) => {
+                for item in items {
+                    let text = item.scalar().unwrap_or_default();
+                    match text.split_once('=').or_else(|| text.split_once(':')) {
+                        Some((name, address)) => add(name, address),
+                        None => {
+                            let what = format!("`{text}` names no host with an address");
+                            self.problems.push(
+                                Problem::error(item.span.clone(), what)
+                                    .hint("write `name:192.168.1.10` or `name=192.168.1.10`"),
+                            );
+                        }
+                    }
+                }
+            }
+            _ => {
+                fields.wrong_type(
+                    "extra_hosts",
+                    node,
+                    "a table, or a list of `NAME=ADDRESS`",
+                    self.problems,
+                );
+            }
+        }
+        hosts.sort();
+        if !hosts.is_empty() {
+            self.tell("extra_hosts", "ExtraHosts", json!(hosts));
+        }
+    }
+
+    fn nanoseconds(&mut self, fields: &mut Fields, key: &'static str) -> Option<Json> {
+        let (text, span) = fields.text(key, self.problems)?;
+        let value = parse_duration(&text).and_then(|value| i64::try_from(value.as_nanos()).ok());
+        if value.is_none() {
+            let what = format!("`{text}` is not a duration");
+            self.wrong(&span, what, "write `10s` or `1m30s`");
+        }
+        value.map(|value| json!(value))
+    }
+
+    fn health(&mut self, fields: &mut Fields) {
+        let Some(node) = fields.take("healthcheck") else {
+            return;
+        };
+        let mut health = fields.table("healthcheck", self.problems);
+        let is_off = health.boolean("disable", self.problems) == Some(true);
+        let test = match health.take("test") {
+            None => None,
+            Some(node) => match (&node.value, node.scalar()) {
+                (Value::List(items), _) => {
+                    let words: Vec<String> = items.iter().filter_map(Node::scalar).collect();
+                    let kind = words.first().map(String::as_str);
+                    if !matches!(kind, Some("CMD" | "CMD-SHELL" | "NONE")) {
+                        let what =
+                            "a healthcheck begins with `CMD`, `CMD-SHELL` or `NONE`".to_owned();
+                        self.wrong(&node.span, what, "or write it as one string, for the shell");
+                    }
+                    Some(words)
+                }
+                (_, Some(text)) => Some(vec!["CMD-SHELL".to_owned(), text]),
+                _ => {
+                    health.wrong_type("test", node, "a string or a list of strings", self.problems);
+                    None
+                }
+            },
+        };
+        let mut told = JsonMap::new();
+        let durations = [
+            ("interval", "Interval"),
+            ("timeout", "Timeout"),
+            ("start_period", "StartPeriod"),
+            ("start_interval", "StartInterval"),
+        ];
+        for (key, field) in durations {
+            if let Some(value) = self.nanoseconds(&mut health, key) {
+                told.insert(field.to_owned(), value);
+            }
+        }
+        if let Some(retries) = health.integer("retries", self.problems) {
+            told.insert("Retries".to_owned(), json!(retries));
+        }
+        health.finish(|_| None, self.problems);
+        let test = if is_off {
+            Some(vec!["NONE".to_owned()])
+        } else {
+            test
+        };
+        if let Some(test) = test {
+            told.insert("Test".to_owned(), json!(test));
+        }
+        if node.as_map().is_some() && !told.is_empty() {
+            self.tell("healthcheck", "Healthcheck", Json::Object(told));
+        }
+    }
+
+    fn logging(&mut self, fields: &mut Fields) {
+        let mut logging = fields.table("logging", self.problems);
+        let driver = logging
+            .text("driver", self.problems)
+            .map(|(driver, _)| driver);
+        let options = self.plain(&mut logging, "options", Kind::Pairs);
+        logging.finish(|_| None, self.problems);
+        if driver.is_some() || options.is_some() {
+            let told = json!({ "Type": driver.unwrap_or_default(), "Config": options.unwrap_or(json!({})) });
+            self.tell("logging", "LogConfig", told);
+        }
+    }
+
+    fn ulimits(&mut self, fields: &mut Fields) {
+        let mut limits = Vec::new();
+        for limit in fields.named("ulimits", self.problems) {
+            let Some(node) = limit.node else { continue };
+            let (soft, hard) = match integer(node) {
+                Some(both) => (Some(both), Some(both)),
+                None => (
+                    node.get("soft").and_then(integer),
+                    node.get("hard").and_then(integer),
+                ),
+            };
+            match (soft, hard) {
+                (Some(soft), Some(hard)) => {
+                    limits.push(json!({ "Name": limit.name, "Soft": soft, "Hard": hard }));
+                }
+                _ => {
+                    let what = format!("the limit `{}` has no `soft` and `hard`", limit.name);
+                    self.wrong(
+                        &limit.span,
+                        what,
+                        "write one number for both, or a table of the two",
+                    );
+                }
+            }
+        }
+        if !limits.is_empty() {
+            limits.sort_by_key(Json::to_string);
+            self.tell("ulimits", "Ulimits", json!(limits));
+        }
+    }
+
+    fn block_io(&mut self, fields: &mut Fields) {
+        let mut io = fields.table("blkio_config", self.problems);
+        if let Some(weight) = io.integer("weight", self.problems) {
+            self.tell("blkio_config.weight", "BlkioWeight", json!(weight));
+        }
+        let lists = [
+            (
+                "weight_device",
+                "blkio_config.weight_device",
+                "BlkioWeightDevice",
+                "weight",
+            ),
+            (
+                "device_read_bps",
+                "blkio_config.device_read_bps",
+                "BlkioDeviceReadBps",
+                "rate",
+            ),
+            (
+                "device_read_iops",
+                "blkio_config.device_read_iops",
+                "BlkioDeviceReadIOps",
+                "rate",
+            ),
+            (
+                "device_write_bps",
+                "blkio_config.device_write_bps",
+                "BlkioDeviceWriteBps",
+                "rate",
+            ),
+            (
+                "device_write_iops",
+                "blkio_config.device_write_iops",
+                "BlkioDeviceWriteIOps",
+                "rate",
+            ),
+        ];
+        for (key, path, field, what) in lists {
+            let mut all = Vec::new();
+            for item in io.items(key, self.problems) {
+                let device = item.get("path").and_then(Node::scalar);
+                let number = item.get(what).and_then(Node::scalar);
+                match (device, number.as_deref().and_then(parse_bytes)) {
+                    (Some(device), Some(number)) if what == "rate" => {
+                        all.push(json!({ "Path": device, "Rate": number }));
+                    }
+                    (Some(device), Some(number)) => {
+                        all.push(json!({ "Path": device, "Weight": number }));
+                    }
+                    _ => {
+                        let message = format!("this has no `path` and `{what}`");
+                        self.wrong(&item.span, message, "name a device and a number");
+                    }
+                }
+            }
+            if !all.is_empty() {
+                self.tell(path, field, json!(all));
+            }
+        }
+        io.finish(|_| None, self.problems);
+    }
+
+    /// Memory, processors and processes, which have an older key and one under `deploy`.
+    fn resources(&mut self, fields: &mut Fields) {
+        let mut deploy = fields.table("deploy", self.problems);
+        let mut resources = deploy.table("resources", self.problems);
+        let mut limits = resources.table("limits", self.problems);
+        let mut reserved = resources.table("reservations", self.problems);
+        // Swarm alone reads these.
+        deploy.leave_alone(&[
+            "mode",
+            "placement",
+            "update_config",
+            "rollback_config",
+            "endpoint_mode",
+            "labels",
+            "replicas",
+            "restart_policy",
+        ]);
+        deploy.finish(|_| None, self.problems);
+        resources.finish(|_| None, self.problems);
+        let memory = [
+            fields.text("mem_limit", self.problems),
+            limits.text("memory", self.problems),
+        ];
+        let kept = [
+            fields.text("mem_reservation", self.problems),
+            reserved.text("memory", self.problems),
+        ];
+        for (key, field, pair) in [
+            ("mem_limit", "Memory", memory),
+            ("mem_reservation", "MemoryReservation", kept),
+        ] {
+            let values = pair.map(|value| {
+                let (text, span) = value?;
+                Some((self.bytes(&text, &span)?, span))
+            });
+            if let Some(value) = self.one_of(key, values) {
+                self.tell(key, field, json!(value));
+            }
+        }
+        let cpus = [
+            fields.text("cpus", self.problems),
+            limits.text("cpus", self.problems),
+        ];
+        let cpus = cpus.map(|value| {
+            let (text, span) = value?;
+            Some((self.cpus(&text, &span)?, span))
+        });
+        if let Some(value) = self.one_of("cpus", cpus) {
+            self.tell("cpus", "NanoCpus", json!(value));
+        }
+        let mut pids = |from: &mut Fields, key: &'static str| {
+            let span = from.take(key).map(|node| node.span.clone())?;
+            Some((from.integer(key, self.problems)?, span))
+        };
+        let pids = [pids(fields, "pids_limit"), pids(&mut limits, "pids")];
+        if let Some(value) = self.one_of("pids_limit", pids) {
+            self.tell("pids_limit", "PidsLimit", json!(value));
+        }
+        // The Engine has no reservation of processors.
+        reserved.leave_alone(&["cpus", "generic_resources"]);
+        limits.finish(|_| None, self.problems);
+        let why = |key: &str| (key == "devices").then_some(NO_GPU);
+        reserved.finish(why, self.problems);
+    }
+
+    /// The value of two keys that mean the same.
+    fn one_of<T: PartialEq>(&mut self, key: &str, values: [Option<(T, Span)>; 2]) -> Option<T> {
+        match values {
+            [Some((older, _)), Some((newer, span))] => {
+                if older != newer {
+                    let what = format!("`{key}` says something else than `deploy.resources`");
+                    self.wrong(&span, what, "keep one of the two");
+                }
+                Some(newer)
+            }
+            [Some((value, _)), None] | [None, Some((value, _))] => Some(value),
+            [None, None] => None,
+        }
+    }
+}
+
+/// Why devices by capability are refused.
+pub(super) const NO_GPU: &str = "homelab does not hand out GPUs by capability: give the device files by `devices`, like `/dev/dri`";
+
+/// `deploy.restart_policy`, which wins over `restart`.
+pub(super) fn restart_policy(fields: &mut Fields, problems: &mut Problems) -> Option<Restart> {
+    let mut deploy = fields.table("deploy", problems);
+    deploy.take("restart_policy")?;
+    let mut policy = deploy.table("restart_policy", problems);
+    let condition = policy.text("condition", problems);
+    let attempts = policy.integer("max_attempts", problems).unwrap_or(0);
+    // Swarm alone reads these.
+    policy.leave_alone(&["delay", "window"]);
+    policy.finish(|_| None, problems);
+    let attempts = u32::try_from(attempts).unwrap_or(0);
+    match condition.as_ref().map(|(text, _)| text.as_str()) {
+        None | Some("any") => Some(Restart::Always),
+        Some("none") => Some(Restart::No),
+        Some("on-failure") => Some(Restart::OnFailure(attempts)),
+        Some(other) => {
+            let span = condition
+                .as_ref()
+                .map(|(_, span)| span.clone())
+                .unwrap_or_default();
+            let what = format!("`{other}` is not a condition of a restart");
+            problems.push(Problem::error(span, what).hint("use `none`, `on-failure` or `any`"));
+            None
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! Containers: making them, starting, stopping, replacing and removing them.
+
+use super::{Engine, NewContainer, convert, patiently, refused, said, unless_gone};
+use crate::error::{Blocker, Failure};
+use crate::plan::{Attachment, FileSource, GivenFile, Service};
+use crate::state::{LABEL_FINGERPRINT, SUCCESSOR};
+use bollard::errors::Error;
+use bollard::models::NetworkConnectRequest;
+use bollard::query_parameters::{
+    CreateContainerOptionsBuilder, RemoveContainerOptions, RenameContainerOptionsBuilder,
+    StartContainerOptions, StopContainerOptions, UploadToContainerOptionsBuilder,
+    WaitContainerOptionsBuilder,
+};
+use futures_util::StreamExt;
+use std::time::Duration;
+
+/// How often a container is renamed before homelab gives up, a moment apart.
+const RENAMES: u32 = 50;
+const MOMENT: Duration = Duration::from_millis(100);
+
+impl Engine {
+    /// Makes a container, which does not run yet; returns what the Engine made otherwise than it was told.
+    ///
+    /// # Errors
+    /// When its name is taken meanwhile, or the Engine refuses a setting.
+    pub async fn create_container(&self, new: &NewContainer) -> Result<Vec<String>, Failure> {
+        let name = &new.name;
+        let mut options = CreateContainerOptionsBuilder::new().name(name);
+        if let Some(platform) = &new.service.platform {
+            options = options.platform(platform);
+        }
+        let options = options.build();
+        let body = convert::container_body(new, self.api)?;
+        let what = format!("make container `{name}`");
+        match self.client.create_container(Some(options), body).await {
+            Ok(made) => Ok(made.warnings),
+            Err(Error::DockerResponseServerError {
+                status_code: 409, ..
+            }) => {
+                // A run that was killed may just have made the same one.
+                let found = patiently(self.client.inspect_container(name, None)).await;
+                let labels = found.ok().and_then(|found| found.config?.labels);
+                let made_from = labels.and_then(|mut labels| labels.remove(LABEL_FINGERPRINT));
+                if made_from == Some(new.service.fingerprint()) {
+                    return Ok(Vec::new());
+                }
+                Err(Failure::new(
+                    format!("cannot {what}: another container of that name was made meanwhile"),
+                    "run the command again",
+                ))
+            }
+            Err(error) => Err(refused(&what, &error)),
+        }
+    }
+
+    /// Puts a container on a further network.
+    ///
+    /// # Errors
+    /// When the network is gone, or the Engine fails. A container that is on it already is no failure.
+    pub async fn join_network(
+        &self,
+        name: &str,
+        service: &Service,
+        attachment: &Attachment,
+    ) -> Result<(), Failure> {
+        let request = NetworkConnectRequest {
+            container: name.to_owned(),
+            endpoint_config: Some(convert::endpoint(service, attachment, self.api)),
+        };
+        let network = &attachment.network;
+        let what = format!("put container `{name}` on network `{network}`");
+        match self.client.connect_network(network, request).await {
+            Err(Error::DockerResponseServerError { message, .. })
+                if message.contains("already exists in network") =>
+            {
+                Ok(())
+            }
+            result => result.map_err(|error| refused(&what, &error)),
+        }
+    }
+
+    /// Puts configs and secrets into a container that does not run yet.
+    ///
+    /// # Errors
+    /// When the Engine fails.
+    pub async fn put_files(&self, name: &str, files: &[GivenFile]) -> Result<(), Failure> {
+        let what = format!("put files into container `{name}`");
+        let archive = archive(files).map_err(|_| {
+            Failure::new(
+                format!(
+                    "a config or secret of container `{name}` has a path that no archive takes"
+                ),
+                "shorten its `target`",
+            )
+        })?;
+        let options = UploadToContainerOptionsBuilder::new().path("/").build();
+        let result = self
+            .client
+            .upload_to_container(name, Some(options), bollard::body_full(archive.into()))
+            .await;
+        result.map_err(|error| refused(&what, &error))
+    }
+
+    /// Puts a container's successor in its place. When it does not start, the old one is started again.
+    ///
+    /// # Errors
+    /// When the successor does not start, or the Engine fails.
+    pub async fn replace_container(&self, name: &str, old: &str) -> Result<(), Failure> {
+        let successor = format!("{name}{SUCCESSOR}");
+        let ran = patiently(self.client.inspect_container(old, None)).await;
+        let ran = ran
+            .ok()
+            .and_then(|found| found.state?.running)
+            .unwrap_or(false);
+        self.stop_container(old).await?;
+        if let Err(failure) = self.start_container(&successor).await {
+            let mut blockers = failure.blockers;
+            let undone = self.give_up(&successor, old, ran).await;
+            let (what, hint) = match undone {
+                Ok(()) if ran => (
+                    format!("the old container `{old}` was started again"),
+                    "correct the service and run the command again",
+                ),
+                Ok(()) => (
+                    format!("the old container `{old}` is as it was"),
+                    "correct the service and run the command again",
+                ),
+                Err(again) => {
+                    blockers.extend(again.blockers);
+                    (
+                        format!("the old container `{old}` could not be started again either"),
+                        "`docker ps -a` shows what there is; run the command again when the cause is gone",
+                    )
+                }
+            };
+            blockers.push(Blocker::new(what, hint));
+            return Err(blockers.into());
+        }
+        self.remove_container(old).await?;
+        self.rename_container(&successor, name).await
+    }
+
+    /// Renames a container. One that is just ending cannot be renamed for a moment (`sandbox … not found`).
+    async fn rename_container(&self, from: &str, to: &str) -> Result<(), Failure> {
+        let options = RenameContainerOptionsBuilder::new().name(to).build();
+        let mut tries = RENAMES;
+        loop {
+            tries -= 1;
+            match self.client.rename_container(from, options.clone()).await {
+                Err(Error::DockerResponseServerError { message, .. })
+                    if tries > 0 && message.contains("sandbox") =>
+                {
+                    tokio::time::sleep(MOMENT).await;
+                }
+                result => {
+                    let what = format!("give container `{from}` the name `{to}`");
+                    return result.map_err(|error| refused(&what, &error));
+                }
+            }
+        }
+    }
+
+    async fn give_up(&self, successor: &str, old: &str, ran: bool) -> Result<(), Failure> {
+        self.remove_container(successor).await?;
+        if ran {
+            self.start_container(old).await?;
+        }
+        Ok(())
+    }
+
+    /// Stops a container and starts it again.
+    ///
+    /// # Errors
+    /// When the Engine fails.
+    pub async fn restart_container(&self, name: &str) -> Result<(), Failure> {
+        self.stop_container(name).await?;
+        self.start_container(name).await
+    }
+
+    /// Starts a container.
+    ///
+    /// # Errors
+    /// When its address is taken, its network is gone, or its command cannot be run.
+    pub async fn start_container(&self, name: &str) -> Result<(), Failure> {
+        let result = self
+            .client
+            .start_container(name, None::<StartContainerOptions>)
+            .await;
+        result.map_err(|error| {
+            let said = said(&error);
+            if said.contains("Address already in use") {
+                return Failure::new(
+                    format!(
+                        "container `{name}` cannot start: something on this machine has its address"
+                    ),
+                    "`docker network inspect` of its network shows which container has it",
+                );
+            }
+            if let Some((_, port)) = said.split_once("Bind for ") {
+                let port = port.split_whitespace().next().unwrap_or_default();
+                return Failure::new(
+                    format!("container `{name}` cannot start: something on this machine has the port {port}"),
+                    "`docker ps` and `ss -ltnp` show who; publish another port, or give the service an address of its own",
+                );
+            }
+            if said.contains("network id") && said.contains("not found") {
+                return Failure::new(
+                    format!("container `{name}` cannot start: Docker lost its network, because the network's parent link was missing when Docker was started"),
+                    "restart Docker now that the link is there: `systemctl restart docker`",
+                );
+            }
+            refused(&format!("start container `{name}`"), &error)
+        })
+    }
+
+    /// Stops a container: its stop signal, its grace period, then `SIGKILL`.
+    ///
+    /// # Errors
+    /// When the Engine fails. A container that is gone or stopped already is no failure.
+    pub async fn stop_container(&self, name: &str) -> Result<(), Failure> {
+        let result = self
+            .client
+            .stop_container(name, None::<StopContainerOptions>)
+            .await;
+        unless_gone(result, &format!("stop container `{name}`"))
+    }
+
+    /// Removes a stopped container; its volumes stay.
+    ///
+    /// # Errors
+    /// When it runs, or the Engine fails. A container that is gone is no failure.
+    pub async fn remove_container(&self, name: &str) -> Result<(), Failure> {
+        let result = self
+            .client
+            .remove_container(name, None::<RemoveContainerOptions>)
+            .await;
+        match result {
+            // Somebody else is at it, such as a run that was killed: it is done when it is done.
+            Err(Error::DockerResponseServerError {
+                status_code: 409,
+                message,
+            }) if message.contains("already in progress") => {
+                let removed = WaitContainerOptionsBuilder::new()
+                    .condition("removed")
+                    .build();
+                let _ = self.client.wait_container(name, Some(removed)).next().await;
+                Ok(())
+            }
+            result => unless_gone(result, &format!("remove container `{name}`")),
+        }
+    }
+}
+
+/// Files as a tar archive of paths from the root.
+fn archive(files: &[GivenFile]) -> std::io::Result<Vec<u8>> {
+    let mut archive = tar::Builder::new(Vec::new());
+    for file in files {
+        let FileSource::Content(content) = &file.source else {
+            continue;
+        };
+        let mut header = tar::Header::new_gnu();
+        header.set_size(u64::try_from(content.len()).unwrap_or(u64::MAX));
+        header.set_mode(file.mode);
+        header.set_uid(file.uid);
+        header.set_gid(file.gid);
+        header.set_mtime(0);
+        header.set_cksum();
+        let path = file.target.trim_start_matches('/');
+        archive.append_data(&mut header, path, content.as_bytes())?;
+    }
+    archive.into_inner()
+}

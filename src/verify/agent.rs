@@ -1,0 +1,305 @@
+//! One end of a proof: a process in the network namespace and in the cgroup of a container, which the kernel filters as it
+//! filters the container. It answers whoever asks, and asks whom it is told to.
+//!
+//! Both are needed: the filter of a slice belongs to the cgroup, so that in the namespace alone nothing would be filtered
+//! on the way out. `verify` starts these processes and talks to them over their standard input and output.
+
+use crate::error::Failure;
+use crate::report;
+use crate::system::systemd::CGROUPS;
+use nix::sched::{CloneFlags, setns};
+use serde::{Deserialize, Serialize};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::fs::File;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::time::timeout;
+
+/// How long an answer may take; long enough for a second SYN, which the kernel sends after a second (RFC 6298).
+const PATIENCE: Duration = Duration::from_millis(1500);
+
+/// How often datagrams and echo requests are sent again until then.
+const AGAIN: Duration = Duration::from_millis(300);
+
+/// What is sent, and must come back.
+const TOKEN: &[u8] = b"homelab verify";
+
+/// Where this process answers.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Ports {
+    /// For connections.
+    pub tcp: u16,
+    /// For datagrams.
+    pub udp: u16,
+}
+
+/// Whom to ask.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Question {
+    /// The address.
+    pub address: Ipv4Addr,
+    /// Where a process like this one answers there; without one a refused connection is an answer too.
+    pub ports: Option<Ports>,
+}
+
+/// By which protocols an answer came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// A connection was made.
+    pub tcp: bool,
+    /// A datagram came back.
+    pub udp: bool,
+    /// An echo reply came.
+    pub ping: bool,
+}
+
+impl Answer {
+    /// Whether there was any.
+    pub fn any(self) -> bool {
+        let Self { tcp, udp, ping } = self;
+        tcp || udp || ping
+    }
+}
+
+/// Ports that a machine without a process of ours may have open; a refusal is an answer as good.
+const LIKELY_PORTS: [u16; 2] = [80, 53];
+
+/// Becomes filtered like the process `pid`, then answers at `address` and asks until standard input ends.
+///
+/// # Errors
+/// When the process is gone, or homelab may not.
+pub fn run(pid: Option<u32>, address: Ipv4Addr) -> Result<(), Failure> {
+    if let Some(pid) = pid {
+        enter(pid).map_err(|error| {
+            let (why, hint) = match error.kind() {
+                io::ErrorKind::PermissionDenied => ("it is not permitted", "run homelab as root"),
+                io::ErrorKind::NotFound => ("it ended", "run the command again"),
+                _ => ("the kernel refused", "`journalctl -k` may tell why"),
+            };
+            Failure::new(
+                format!("cannot enter the container of process {pid}: {why}"),
+                hint,
+            )
+        })?;
+    }
+    // After the namespace: threads of a runtime would stay in the old one.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    runtime
+        .and_then(|runtime| runtime.block_on(talk(address)))
+        .map_err(|_| {
+            Failure::new(
+                "a process in a container's network could not open its sockets",
+                "`journalctl -k` may tell why; run the command again",
+            )
+        })
+}
+
+fn enter(pid: u32) -> io::Result<()> {
+    let namespace = File::open(format!("/proc/{pid}/ns/net"))?;
+    let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+    // The line of cgroup v2; the others are of v1, whose cgroups filter nothing.
+    let unified = cgroups.lines().find_map(|line| line.strip_prefix("0::"));
+    if let Some(path) = unified.filter(|_| File::open(format!("{CGROUPS}/cgroup.procs")).is_ok()) {
+        let own = std::process::id().to_string();
+        std::fs::write(format!("{CGROUPS}{path}/cgroup.procs"), own)?;
+    }
+    setns(namespace, CloneFlags::CLONE_NEWNET)?;
+    Ok(())
+}
+
+async fn talk(address: Ipv4Addr) -> io::Result<()> {
+    let any = (Ipv4Addr::UNSPECIFIED, 0);
+    let listener = TcpListener::bind(any).await?;
+    // On this address, or else a host's answer may come from its shim's. It may be missing, which is what is found out.
+    let socket = match UdpSocket::bind((address, 0)).await {
+        Ok(socket) => socket,
+        Err(_) => UdpSocket::bind(any).await?,
+    };
+    let ports = Ports {
+        tcp: listener.local_addr()?.port(),
+        udp: socket.local_addr()?.port(),
+    };
+    tokio::spawn(answer_connections(listener));
+    tokio::spawn(answer_datagrams(socket));
+    report::line(&serde_json::to_string(&ports)?);
+    let mut lines = BufReader::new(tokio::io::stdin()).lines();
+    while let Some(line) = lines.next_line().await? {
+        let questions: Vec<Question> = serde_json::from_str(&line)?;
+        let answers = questions.iter().map(ask);
+        let answers: Vec<Answer> = futures_util::future::join_all(answers).await;
+        report::line(&serde_json::to_string(&answers)?);
+    }
+    Ok(())
+}
+
+async fn answer_connections(listener: TcpListener) {
+    while let Ok((mut stream, _)) = listener.accept().await {
+        tokio::spawn(timeout(PATIENCE, async move {
+            let mut heard = [0; TOKEN.len()];
+            if stream.read_exact(&mut heard).await.is_ok() {
+                let _ = stream.write_all(&heard).await;
+            }
+        }));
+    }
+}
+
+async fn answer_datagrams(socket: UdpSocket) {
+    let mut heard = [0; TOKEN.len()];
+    loop {
+        // An error is about an answer that could not be sent, which is what is being found out.
+        if let Ok((length, from)) = socket.recv_from(&mut heard).await {
+            let _ = socket
+                .send_to(heard.get(..length).unwrap_or_default(), from)
+                .await;
+        }
+    }
+}
+
+async fn ask(question: &Question) -> Answer {
+    let Question { address, ports } = question;
+    let within = |answer: io::Result<()>| answer.is_ok();
+    let (tcp, udp, ping) = tokio::join!(
+        timeout(PATIENCE, connect(*address, *ports)),
+        timeout(PATIENCE, exchange(*address, *ports)),
+        timeout(PATIENCE, echo(*address)),
+    );
+    Answer {
+        tcp: tcp.is_ok_and(within),
+        udp: udp.is_ok_and(within),
+        ping: ping.is_ok_and(within),
+    }
+}
+
+fn no_answer() -> io::Error {
+    io::ErrorKind::InvalidData.into()
+}
+
+async fn connect(address: Ipv4Addr, ports: Option<Ports>) -> io::Result<()> {
+    let Some(ports) = ports else {
+        let knocks = LIKELY_PORTS.map(|port| Box::pin(knock(address, port)));
+        return futures_util::future::select_ok(knocks).await.map(|_| ());
+    };
+    let mut stream = TcpStream::connect((address, ports.tcp)).await?;
+    stream.write_all(TOKEN).await?;
+    let mut heard = [0; TOKEN.len()];
+    stream.read_exact(&mut heard).await?;
+    if heard == *TOKEN {
+        Ok(())
+    } else {
+        Err(no_answer())
+    }
+}
+
+/// Whether something answers at a port, if only by refusing.
+async fn knock(address: Ipv4Addr, port: u16) -> io::Result<()> {
+    match TcpStream::connect((address, port)).await {
+        Err(error) if error.kind() != io::ErrorKind::ConnectionRefused => Err(error),
+        _ => Ok(()),
+    }
+}
+
+async fn exchange(address: Ipv4Addr, ports: Option<Ports>) -> io::Result<()> {
+    let ports = ports.ok_or_else(no_answer)?;
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await?;
+    socket.connect((address, ports.udp)).await?;
+    let mut heard = [0; TOKEN.len()];
+    loop {
+        // A datagram that is not let out is an error at once; one that nobody hears is sent again.
+        socket.send(TOKEN).await?;
+        if let Ok(length) = timeout(AGAIN, socket.recv(&mut heard)).await {
+            return if heard.get(..length?) == Some(TOKEN) {
+                Ok(())
+            } else {
+                Err(no_answer())
+            };
+        }
+    }
+}
+
+/// An echo request and its reply (RFC 792).
+async fn echo(address: Ipv4Addr) -> io::Result<()> {
+    let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4))?;
+    socket.set_nonblocking(true)?;
+    socket.connect(&SocketAddr::from((address, 0)).into())?;
+    // The kernel sends and receives on it as on any datagram socket.
+    let socket = UdpSocket::from_std(socket.into())?;
+    let own = std::process::id().to_be_bytes();
+    let request = echo_request([own[2], own[3]]);
+    let mut heard = [0; 256];
+    loop {
+        socket.send(&request).await?;
+        let listen = async {
+            loop {
+                let length = socket.recv(&mut heard).await?;
+                if is_reply(heard.get(..length).unwrap_or_default(), &request) {
+                    return io::Result::Ok(());
+                }
+            }
+        };
+        if let Ok(answer) = timeout(AGAIN, listen).await {
+            return answer;
+        }
+    }
+}
+
+fn echo_request(identifier: [u8; 2]) -> Vec<u8> {
+    let mut packet = vec![8, 0, 0, 0, identifier[0], identifier[1], 0, 1];
+    packet.extend(TOKEN);
+    let words = packet.chunks(2).map(|pair| {
+        let high = u32::from(pair.first().copied().unwrap_or(0));
+        let low = u32::from(pair.get(1).copied().unwrap_or(0));
+        high << 8 | low
+    });
+    let mut sum: u32 = words.sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    let sum = !u16::try_from(sum).unwrap_or(0);
+    if let Some(place) = packet.get_mut(2..4) {
+        place.copy_from_slice(&sum.to_be_bytes());
+    }
+    packet
+}
+
+/// Whether an IPv4 packet is the reply to a request: type 0, and everything behind the checksum is what was sent.
+fn is_reply(packet: &[u8], request: &[u8]) -> bool {
+    let header = packet
+        .first()
+        .map_or(0, |first| usize::from(first & 0x0f) * 4);
+    let Some(message) = packet.get(header..) else {
+        return false;
+    };
+    message.first() == Some(&0) && message.get(4..) == request.get(4..)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_echo_request_sums_up_to_nothing() {
+        let packet = echo_request([0x12, 0x34]);
+        let mut sum: u32 = 0;
+        for pair in packet.chunks(2) {
+            let pair: [u8; 2] = pair.try_into().unwrap_or_default();
+            sum += u32::from(u16::from_be_bytes(pair));
+        }
+        assert_eq!((sum & 0xffff) + (sum >> 16), 0xffff);
+    }
+
+    #[test]
+    fn a_reply_is_known_by_what_it_carries() {
+        let request = echo_request([1, 2]);
+        let behind_the_type = request.get(1..).unwrap_or_default();
+        let packet = |kind: u8| [&[0x45; 20], [kind].as_slice(), behind_the_type].concat();
+        assert!(is_reply(&packet(0), &request));
+        assert!(!is_reply(&packet(0), &echo_request([1, 3])));
+        assert!(!is_reply(&packet(8), &request));
+        assert!(!is_reply(&[0x45], &request));
+    }
+}
