@@ -1,11 +1,10 @@
 //! Carries steps out: the only code that changes the machine. It runs what is ready, all of it at once, and decides nothing.
 
-use crate::diff::{Action, Step, StepId};
-use crate::error::{Blocker, Failure, INTERRUPTED};
-use crate::plan::unit_files;
-use crate::system::Machine;
-use crate::system::docker::Progress;
-use crate::system::systemd;
+use crate::diff::step::{Action, ContainerAction};
+use crate::diff::{Step, StepId};
+use crate::error::{Diagnostic, Error, ExitStatus};
+use crate::system::docker::PullProgress;
+use crate::system::{Machine, systemd};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use std::cell::RefCell;
@@ -20,7 +19,7 @@ pub enum Event<'a> {
     /// The Engine did a step otherwise than it was told, such as without a limit that the kernel does not have.
     Warned(&'a Step, &'a str),
     /// An image comes.
-    Pulling(&'a Step, Progress),
+    Pulling(&'a Step, PullProgress),
     /// A step is done, after this long.
     Done(&'a Step, Duration),
     /// A step failed.
@@ -33,10 +32,10 @@ pub enum Event<'a> {
 const AT_ONCE: usize = 8;
 
 /// After this long a stop is taken to wait for its grace period rather than to work, and makes room.
-const WORKING: Duration = Duration::from_millis(300);
+const WORK_TIME: Duration = Duration::from_millis(300);
 
 type Running<'a> =
-    std::pin::Pin<Box<dyn Future<Output = (&'a Step, Result<(), Failure>, Duration)> + 'a>>;
+    std::pin::Pin<Box<dyn Future<Output = (&'a Step, Result<(), Error>, Duration)> + 'a>>;
 
 /// Carries out every step whose predecessors are done, and tells `report` what happens. After a failure the steps
 /// that wait for it are left out and the others still run. When `interrupted` is over nothing more is begun; what waits or pulls
@@ -49,18 +48,18 @@ pub async fn apply(
     machine: &Machine,
     interrupted: impl Future<Output = ()>,
     report: impl FnMut(Event),
-) -> Result<(), Failure> {
+) -> Result<(), Error> {
     let report = RefCell::new(report);
     let mut interrupted = std::pin::pin!(interrupted);
     let mut is_stopped = false;
-    let mut course = Course::new(steps);
+    let mut scheduler = Scheduler::new(steps);
     let mut running: FuturesUnordered<Running> = FuturesUnordered::new();
     // Those that change nothing, so that they can be let go.
-    let mut patient: FuturesUnordered<Running> = FuturesUnordered::new();
-    let mut failures: Vec<Blocker> = Vec::new();
+    let mut cancellable: FuturesUnordered<Running> = FuturesUnordered::new();
+    let mut failures: Vec<Diagnostic> = Vec::new();
     loop {
-        course.look_for_ready();
-        while !is_stopped && let Some(step) = course.next() {
+        scheduler.look_for_ready();
+        while !is_stopped && let Some(step) = scheduler.next() {
             (report.borrow_mut())(Event::Begun(step));
             let report = &report;
             let future: Running = Box::pin(async move {
@@ -68,54 +67,47 @@ pub async fn apply(
                 let result = carry_out(step, machine, report).await;
                 (step, result, begun.elapsed())
             });
-            if is_patient(step) {
-                patient.push(future);
+            if step.action.is_cancellable() {
+                cancellable.push(future);
             } else {
                 running.push(future);
             }
         }
-        if running.is_empty() && patient.is_empty() {
+        if running.is_empty() && cancellable.is_empty() {
             break;
         }
-        let room = course.room().unwrap_or(WORKING);
+        let next_slot = scheduler.next_slot().unwrap_or(WORK_TIME);
         let (step, result, elapsed) = tokio::select! {
             Some(over) = running.next() => over,
-            Some(over) = patient.next() => over,
-            () = tokio::time::sleep(room), if !is_stopped && !course.ready.is_empty() => continue,
+            Some(over) = cancellable.next() => over,
+            () = tokio::time::sleep(next_slot), if !is_stopped && !scheduler.ready.is_empty() => continue,
             () = &mut interrupted, if !is_stopped => {
                 is_stopped = true;
-                patient.clear();
+                cancellable.clear();
                 continue;
             }
         };
         let event = match result {
             Ok(()) => Event::Done(step, elapsed),
-            Err(failure) => {
-                failures.extend(failure.blockers);
+            Err(error) => {
+                failures.extend(error.diagnostics);
                 Event::Failed(step)
             }
         };
-        course.over(step, matches!(event, Event::Done(..)));
+        scheduler.finish(step, matches!(event, Event::Done(..)));
         (report.borrow_mut())(event);
     }
-    course.result(steps.len(), is_stopped, failures)
+    scheduler.result(steps.len(), is_stopped, failures)
 }
 
 /// Whether a step takes a container down.
 fn takes_down(step: &Step) -> bool {
-    matches!(
-        step.action,
-        Action::StopContainer { .. } | Action::RemoveContainer { .. }
-    )
-}
-
-/// Whether a step waits for others and changes nothing by itself.
-fn is_patient(step: &Step) -> bool {
-    matches!(step.action, Action::Await { .. } | Action::Pull { .. })
+    let container = step.action.container();
+    container.is_some_and(ContainerAction::takes_down)
 }
 
 /// Where the steps of a run are.
-struct Course<'a> {
+struct Scheduler<'a> {
     /// Those whose predecessors are not over.
     waiting: Vec<&'a Step>,
     /// Those that may begin.
@@ -126,7 +118,7 @@ struct Course<'a> {
     failed: BTreeSet<StepId>,
 }
 
-impl<'a> Course<'a> {
+impl<'a> Scheduler<'a> {
     fn new(steps: &'a [Step]) -> Self {
         Self {
             waiting: steps.iter().collect(),
@@ -141,9 +133,10 @@ impl<'a> Course<'a> {
     fn look_for_ready(&mut self) {
         loop {
             let (done, failed) = (&self.done, &self.failed);
-            let is_over = |id: &StepId| done.contains(id) || failed.contains(id);
+            let has_ended = |id: &StepId| done.contains(id) || failed.contains(id);
             let is_ready = |step: &&Step| {
-                step.after.iter().all(|id| done.contains(id)) && step.after_end.iter().all(is_over)
+                step.after.iter().all(|id| done.contains(id))
+                    && step.after_end.iter().all(has_ended)
             };
             let (ready, waiting): (Vec<&Step>, Vec<&Step>) =
                 self.waiting.iter().partition(|step| is_ready(step));
@@ -165,7 +158,7 @@ impl<'a> Course<'a> {
     fn next(&mut self) -> Option<&'a Step> {
         let now = Instant::now();
         let working = self.begun.values();
-        let working = working.filter(|begun| now.duration_since(**begun) < WORKING);
+        let working = working.filter(|begun| now.duration_since(**begun) < WORK_TIME);
         let has_room = working.count() < AT_ONCE;
         let may_begin = |step: &&Step| has_room || !takes_down(step);
         let index = self.ready.iter().position(may_begin)?;
@@ -177,12 +170,12 @@ impl<'a> Course<'a> {
     }
 
     /// When the next of those that take containers down has taken so long that it makes room.
-    fn room(&self) -> Option<Duration> {
+    fn next_slot(&self) -> Option<Duration> {
         let ages = self.begun.values().map(Instant::elapsed);
-        ages.filter_map(|age| WORKING.checked_sub(age)).min()
+        ages.filter_map(|age| WORK_TIME.checked_sub(age)).min()
     }
 
-    fn over(&mut self, step: &Step, is_done: bool) {
+    fn finish(&mut self, step: &Step, is_done: bool) {
         self.begun.remove(&step.id);
         if is_done {
             self.done.insert(step.id);
@@ -196,17 +189,17 @@ impl<'a> Course<'a> {
         self,
         all: usize,
         is_stopped: bool,
-        mut failures: Vec<Blocker>,
-    ) -> Result<(), Failure> {
+        mut failures: Vec<Diagnostic>,
+    ) -> Result<(), Error> {
         let left = all - self.done.len();
         if is_stopped && left > 0 {
-            failures.push(Blocker::new(
+            failures.push(Diagnostic::error(
                 format!("interrupted: {left} of {all} steps were not carried out"),
                 "run the command again; it goes on where it stopped",
             ));
-            return Err(Failure {
-                status: INTERRUPTED,
-                blockers: failures,
+            return Err(Error {
+                status: ExitStatus::Interrupted,
+                diagnostics: failures,
             });
         }
         if failures.is_empty() {
@@ -214,7 +207,7 @@ impl<'a> Course<'a> {
         }
         let waiting = self.waiting.len();
         if waiting > 0 {
-            failures.push(Blocker::new(
+            failures.push(Diagnostic::error(
                 format!("{waiting} of {all} steps were not carried out: they wait for what failed"),
                 "run the command again when the cause is gone; it goes on where it stopped",
             ));
@@ -227,75 +220,31 @@ async fn carry_out(
     step: &Step,
     machine: &Machine,
     report: &RefCell<impl FnMut(Event)>,
-) -> Result<(), Failure> {
+) -> Result<(), Error> {
     let netlink = &machine.netlink;
     let engine = || {
         machine.engine.as_ref().ok_or_else(|| {
-            Failure::new(
+            Error::new(
                 "there is no Docker Engine to do this",
                 "start it with `systemctl start docker`",
             )
         })
     };
     match &step.action {
-        Action::AddLink { name, parent, mac } => netlink.add_macvlan(name, parent, mac).await,
-        Action::DeleteLink { name } => netlink.delete_link(name).await,
-        Action::SetAlias { name, alias } => netlink.set_alias(name, alias).await,
-        Action::SetArpFilter { name } => netlink.set_arp_filter(name).await,
-        Action::AddAddress { name, address } => netlink.add_address(name, *address).await,
-        Action::SetUp { name } => netlink.set_up(name).await,
-        Action::AddRoute(route) => netlink.add_route(route).await,
-        Action::DeleteRoute(route) => netlink.delete_route(route).await,
-        Action::WriteSlice { slice, is_new: _ } => {
-            systemd::write_slice(&slice.name, &unit_files::slice(slice))
-        }
-        Action::ApplySlice { name } => systemd::apply_slice(name).await,
-        Action::RemoveFile { path } => systemd::remove(path),
-        Action::ReloadSystemd => systemd::reload().await,
-        Action::StopUnit { name } => systemd::stop(name).await,
-        Action::StartUnit { name } => systemd::start(name).await,
-        Action::RestartUnit { name } => systemd::restart(name).await,
-        Action::EnableUnit { name } => systemd::enable(name).await,
-        Action::DisableUnit { name } => systemd::disable(name).await,
-        Action::ReloadManager { name } => systemd::reload_manager(name).await,
-        Action::WriteFile {
-            path,
-            text,
-            is_new: _,
-        } => systemd::write_file(path, text),
-        Action::CreateNetwork(network) => engine()?.create_network(network).await,
-        Action::RemoveNetwork { name, id } => engine()?.remove_network(name, id).await,
-        Action::CreateExtraNetwork(network) => engine()?.create_extra_network(network).await,
-        Action::Pull { image, platform } => {
+        Action::Link(action) => netlink.carry_out(action).await,
+        Action::Unit(action) => systemd::carry_out(action).await,
+        Action::Network(action) => engine()?.carry_out_network(action).await,
+        Action::Volume(action) => engine()?.carry_out_volume(action).await,
+        Action::Image(action) => {
             let tell = |progress| (report.borrow_mut())(Event::Pulling(step, progress));
-            engine()?.pull(image, platform.as_deref(), tell).await
+            engine()?.carry_out_image(action, tell).await
         }
-        Action::CreateVolume(volume) => engine()?.create_volume(volume).await,
-        Action::JoinNetwork {
-            name,
-            service,
-            attachment,
-        } => engine()?.join_network(name, service, attachment).await,
-        Action::PutFiles { name, files } => engine()?.put_files(name, files).await,
-        Action::ReplaceContainer { name, old } => engine()?.replace_container(name, old).await,
-        Action::RestartContainer { name } => engine()?.restart_container(name).await,
-        Action::Await {
-            name,
-            condition,
-            is_required,
-        } => match engine()?.until(name, *condition).await {
-            Err(_) if !is_required => Ok(()),
-            result => result,
-        },
-        Action::CreateContainer(new) => {
-            for warning in engine()?.create_container(new).await? {
+        Action::Container(action) => {
+            for warning in engine()?.carry_out_container(action).await? {
                 (report.borrow_mut())(Event::Warned(step, &warning));
             }
             Ok(())
         }
-        Action::StartContainer { name } => engine()?.start_container(name).await,
-        Action::StopContainer { name } => engine()?.stop_container(name).await,
-        Action::RemoveContainer { name } => engine()?.remove_container(name).await,
     }
 }
 
@@ -304,28 +253,30 @@ mod tests {
     //! Against real links, in a network namespace of their own.
 
     use super::*;
+    use crate::diff::step::{ImageAction, LinkAction};
+    use crate::plan::Mac;
     use crate::system::netlink::tests::in_a_namespace;
 
-    fn step(id: StepId, action: Action, after: &[StepId]) -> Step {
+    fn step(id: StepId, action: impl Into<Action>, after: &[StepId]) -> Step {
         Step {
             id,
-            action,
+            action: action.into(),
             cause: String::new(),
             after: after.to_vec(),
             after_end: Vec::new(),
         }
     }
 
-    fn add(name: &str, parent: &str, last: u8) -> Action {
-        Action::AddLink {
+    fn add(name: &str, parent: &str, last: u8) -> LinkAction {
+        LinkAction::Add {
             name: name.to_owned(),
             parent: parent.to_owned(),
-            mac: format!("02:00:00:00:00:{last:02x}"),
+            mac: Mac([2, 0, 0, 0, 0, last]),
         }
     }
 
-    fn alias(name: &str) -> Action {
-        Action::SetAlias {
+    fn alias(name: &str) -> LinkAction {
+        LinkAction::SetAlias {
             name: name.to_owned(),
             alias: "homelab: test".to_owned(),
         }
@@ -333,29 +284,29 @@ mod tests {
 
     #[test]
     fn no_more_is_taken_down_than_there_is_room_for() {
-        let stop = Action::StopContainer {
+        let stop = ContainerAction::Stop {
             name: "x".to_owned(),
         };
         let mut steps: Vec<Step> = (1..=10).map(|id| step(id, stop.clone(), &[])).collect();
         steps.push(step(11, alias("x"), &[]));
-        let mut course = Course::new(&steps);
-        let next = |course: &mut Course| -> Vec<StepId> {
-            course.look_for_ready();
-            std::iter::from_fn(|| course.next())
+        let mut scheduler = Scheduler::new(&steps);
+        let next = |scheduler: &mut Scheduler| -> Vec<StepId> {
+            scheduler.look_for_ready();
+            std::iter::from_fn(|| scheduler.next())
                 .map(|step| step.id)
                 .collect()
         };
-        assert_eq!(next(&mut course), [1, 2, 3, 4, 5, 6, 7, 8, 11]);
-        assert!(course.room().is_some_and(|room| room <= WORKING));
+        assert_eq!(next(&mut scheduler), [1, 2, 3, 4, 5, 6, 7, 8, 11]);
+        assert!(scheduler.next_slot().is_some_and(|slot| slot <= WORK_TIME));
         steps
             .get(2)
             .into_iter()
-            .for_each(|step| course.over(step, true));
-        assert_eq!(next(&mut course), [9]);
+            .for_each(|step| scheduler.finish(step, true));
+        assert_eq!(next(&mut scheduler), [9]);
         // Who takes long waits for something, and others go on.
-        let long_ago = Instant::now().checked_sub(WORKING);
-        course.begun.extend(long_ago.map(|ago| (1, ago)));
-        assert_eq!(next(&mut course), [10]);
+        let long_ago = Instant::now().checked_sub(WORK_TIME);
+        scheduler.begun.extend(long_ago.map(|ago| (1, ago)));
+        assert_eq!(next(&mut scheduler), [10]);
     }
 
     #[test]
@@ -371,7 +322,7 @@ mod tests {
                     step(5, alias("bad"), &[3, 4]),
                     step(
                         6,
-                        Action::Pull {
+                        ImageAction::Pull {
                             image: "x".to_owned(),
                             platform: None,
                         },
@@ -390,7 +341,7 @@ mod tests {
                     Event::Failed(_) | Event::Pulling(..) | Event::Warned(..) => {}
                 })
                 .await;
-                let failure = result.err().map(|failure| failure.to_string());
+                let failure = result.err().map(|error| error.to_string());
                 assert_eq!(begun, [1, 2, 6, 3]);
                 assert_eq!(done, [1, 3]);
                 let said = failure.unwrap_or_default();

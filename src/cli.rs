@@ -1,7 +1,6 @@
 //! The command line. The doc comments are the help texts.
 
-use crate::plan::PullPolicy;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 /// Containers with addresses of their own on the home network.
@@ -21,6 +20,9 @@ pub struct Cli {
 
 const EXIT_STATUS: &str = "Exit status: 0 done; 1 failed; 2 the command line or the file is wrong; \
 3 --dry-run, status or verify found a difference; 130 interrupted.\nPeople read standard error, programs read standard output.";
+
+/// The variable by which the unit is told which parent links Docker's networks stand on: it starts before Docker can be asked.
+pub const PARENT_LINKS_VARIABLE: &str = "HOMELAB_PARENT_LINKS";
 
 /// Options of every command.
 #[derive(Args, Debug)]
@@ -48,9 +50,9 @@ pub enum Command {
     /// Read the file and print the address plan; needs no root and no Docker
     Check,
     /// Make the shim and the Docker networks as planned; a second run changes nothing
-    NetworkUp(Change),
+    NetworkUp(DryRunArgs),
     /// Remove what network-up made; refuses while containers are attached
-    NetworkDown(Change),
+    NetworkDown(DryRunArgs),
     /// Start the services of an environment
     EnvUp(Up),
     /// Stop and remove the services of an environment; volumes stay
@@ -77,13 +79,13 @@ pub enum Command {
 #[derive(Debug, Subcommand)]
 pub enum Shim {
     /// Install, enable and start homelab-shim.service, which keeps the shim alive
-    Install(Change),
+    Install(DryRunArgs),
     /// Stop the service and take it away
-    Uninstall(Change),
+    Uninstall(DryRunArgs),
     /// Make the shim, or start the service when it is installed
-    Up(Change),
+    Up(DryRunArgs),
     /// Remove the shim, or stop the service when it is installed
-    Down(Change),
+    Down(DryRunArgs),
     /// Make the shim and keep it alive until told to stop: what the service runs
     Run(Run),
 }
@@ -103,13 +105,13 @@ pub struct Probe {
 #[derive(Args, Debug)]
 pub struct Run {
     /// Parent links to keep alive too, separated by commas
-    #[arg(long, value_name = "LINKS", env = crate::plan::unit_files::PARENT_LINKS, value_delimiter = ',')]
+    #[arg(long, value_name = "LINKS", env = PARENT_LINKS_VARIABLE, value_delimiter = ',')]
     pub parent_links: Vec<String>,
 }
 
 /// Options of commands that change something.
 #[derive(Args, Debug)]
-pub struct Change {
+pub struct DryRunArgs {
     /// Print what would be done, and why; change nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -126,7 +128,7 @@ pub struct Up {
     pub force_recreate: bool,
     /// When to pull images [default: what each service says, else `missing`]
     #[arg(long, value_name = "WHEN")]
-    pub pull: Option<PullPolicy>,
+    pub pull: Option<PullWhen>,
     /// Start only the services that are named, not those that they depend on
     #[arg(long)]
     pub no_deps: bool,
@@ -136,6 +138,17 @@ pub struct Up {
     /// How long to wait at most, in seconds; implies --wait
     #[arg(long, value_name = "SECONDS")]
     pub wait_timeout: Option<u64>,
+}
+
+/// When images are pulled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PullWhen {
+    /// Before every start.
+    Always,
+    /// When it is not on this machine.
+    Missing,
+    /// Never.
+    Never,
 }
 
 /// An environment.
@@ -197,7 +210,7 @@ pub struct Environment {
     pub remove_orphans: bool,
     /// Options of commands that change something.
     #[command(flatten)]
-    pub change: Change,
+    pub change: DryRunArgs,
     /// Services; all of this host when none is named
     #[arg(value_name = "SERVICE")]
     pub services: Vec<String>,

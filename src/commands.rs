@@ -3,40 +3,40 @@
 mod environment;
 mod inspect;
 pub mod load;
+mod network;
 mod shim;
 mod shim_service;
 mod status;
+mod verify;
 
 use crate::apply::{self, Event};
-use crate::cli::{Change, Global};
-use crate::commands::load::File;
-use crate::diff::{self, Diff, network};
-use crate::error::{Blocker, DIFFERENT, DONE, Failure, INTERRUPTED};
-use crate::input::compose::Project;
+use crate::cli::{DryRunArgs, Global};
+use crate::diff::step::ContainerAction;
+use crate::diff::{self, Diff, Request, preflight};
+use crate::error::{Diagnostic, Error, ExitStatus};
 use crate::input::problem::{Sources, suggestion};
 use crate::observe;
 use crate::plan::{Host, Plan};
 use crate::report::{Progress, Report};
 use crate::state::State;
 use crate::system::Machine;
+use load::PlanFile;
 use std::time::{Duration, Instant};
 
 /// How often the network is made as planned before homelab gives up on it.
 const ROUNDS: usize = 3;
 
 /// Signals this close together are one: timeout(1) sends its own to the process and to its group.
-const ONE_SIGNAL: Duration = Duration::from_millis(500);
+const SIGNAL_ECHO: Duration = Duration::from_millis(500);
 
 /// What every command works with.
-pub struct Home<'a> {
-    /// The file.
-    pub file: &'a File,
+pub struct Context<'a> {
+    /// The plan's own file.
+    pub file: &'a PlanFile,
     /// The texts of all files, for messages about their places.
     pub sources: &'a Sources,
     /// What they say.
     pub plan: &'a Plan,
-    /// The Compose files of each environment, in the order of the plan.
-    pub projects: &'a [Project],
     /// The options of every command.
     pub global: &'a Global,
     /// How to print.
@@ -45,66 +45,40 @@ pub struct Home<'a> {
     pub begun: Instant,
 }
 
-impl Home<'_> {
-    /// `homelab network-up`; returns the exit status.
-    ///
-    /// # Errors
-    /// Everything that stands in the way or goes wrong.
-    pub async fn network_up(&self, change: &Change) -> Result<u8, Failure> {
-        let (machine, state) = observe::machine(self.plan).await?;
-        let host = self.host(&state)?;
-        self.check_the_units_file(change, &state)?;
-        let diff = network::up(self.plan, host, &state)?;
-        self.check_shim_is_free(change, host, &diff, (&machine, &state))
-            .await?;
-        let again = |state: &State| network::up(self.plan, host, state);
-        self.converge(change, diff, (&machine, &state), again).await
-    }
-
-    /// `homelab network-down`; returns the exit status.
-    ///
-    /// # Errors
-    /// Everything that stands in the way or goes wrong.
-    pub async fn network_down(&self, change: &Change) -> Result<u8, Failure> {
-        let (machine, state) = observe::machine(self.plan).await?;
-        let host = self.host(&state)?;
-        let diff = network::down(self.plan, host, &state)?;
-        let again = |state: &State| network::down(self.plan, host, state);
-        self.converge(change, diff, (&machine, &state), again).await
-    }
-
+impl Context<'_> {
     /// Carries the steps out and looks again until nothing is left to do: the Engine may still be at a request of a run
     /// that was killed, and something else may change what was just made.
     async fn converge(
         &self,
-        change: &Change,
-        first: Diff,
+        args: &DryRunArgs,
+        request: &Request<'_>,
         (machine, state): (&Machine, &State),
-        again: impl Fn(&State) -> Result<Diff, Vec<Blocker>>,
-    ) -> Result<u8, Failure> {
-        self.report.warnings(&first.warnings);
-        if change.dry_run {
-            return Ok(self.dry_run(&first));
+    ) -> Result<ExitStatus, Error> {
+        let mut diff = diff::diff(request, self.plan, state)?;
+        self.report.warnings(&diff.warnings);
+        if args.dry_run {
+            return Ok(self.dry_run(&diff));
         }
-        diff::preflight::permission(&first, state)?;
-        let (mut diff, mut steps) = (first, 0);
+        preflight::permission(&diff, state)?;
+        let mut steps = 0;
         for round in 0..=ROUNDS {
             if diff.steps.is_empty() {
                 self.report.finished(steps, self.begun.elapsed());
-                return Ok(DONE);
+                return Ok(ExitStatus::Done);
             }
             if round < ROUNDS {
                 self.apply(&diff, machine).await.0?;
                 steps += diff.steps.len();
-                diff = again(&observe::machine(self.plan).await?.1)?;
+                let (_, state) = observe::machine(self.plan).await?;
+                diff = diff::diff(request, self.plan, &state)?;
             }
         }
         let left = diff.steps.iter().map(|step| {
-            let words = step.action.words();
-            Blocker::new(
+            let text = step.action.text();
+            Diagnostic::error(
                 format!(
                     "{} {} is not as planned although it was just made so: {}",
-                    words.kind, words.name, step.cause
+                    text.kind, text.name, step.cause
                 ),
                 "something else on this machine changes it, such as a network manager",
             )
@@ -113,7 +87,7 @@ impl Home<'_> {
     }
 
     /// The host of the plan that this machine is.
-    fn host(&self, state: &State) -> Result<&Host, Failure> {
+    fn host(&self, state: &State) -> Result<&Host, Error> {
         let Some(name) = &self.global.host else {
             return self.plan.host_at(&state.own_addresses()).ok_or_else(|| {
                 let addresses: Vec<String> = self
@@ -122,7 +96,7 @@ impl Home<'_> {
                     .iter()
                     .map(|host| format!("{} ({})", host.address, host.name))
                     .collect();
-                Failure::new(
+                Error::new(
                     format!(
                         "this machine is no host of the plan: it has none of the addresses {}",
                         addresses.join(", ")
@@ -134,23 +108,23 @@ impl Home<'_> {
         host_named(self.plan, name)
     }
 
-    fn dry_run(&self, diff: &Diff) -> u8 {
+    fn dry_run(&self, diff: &Diff) -> ExitStatus {
         self.report.dry_run(diff);
         if diff.steps.is_empty() {
-            DONE
+            ExitStatus::Done
         } else {
-            DIFFERENT
+            ExitStatus::Different
         }
     }
 
     /// Carries the steps out; also returns the containers that were started.
-    async fn apply(&self, diff: &Diff, machine: &Machine) -> (Result<(), Failure>, Vec<String>) {
+    async fn apply(&self, diff: &Diff, machine: &Machine) -> (Result<(), Error>, Vec<String>) {
         let mut started = Vec::new();
         let mut progress = Progress::new(self.report, diff.steps.len());
         let result = apply::apply(&diff.steps, machine, interrupted(), |event| {
             progress.tell(event);
             if let Event::Done(step, _) = event
-                && let Some(name) = step.action.started()
+                && let Some(name) = step.action.container().and_then(ContainerAction::started)
             {
                 started.push(name.to_owned());
             }
@@ -179,7 +153,7 @@ async fn interrupted() {
     };
     either().await;
     tokio::spawn(async move {
-        let mut echoes = std::pin::pin!(tokio::time::sleep(ONE_SIGNAL));
+        let mut echoes = std::pin::pin!(tokio::time::sleep(SIGNAL_ECHO));
         loop {
             tokio::select! {
                 () = &mut echoes => break,
@@ -187,7 +161,7 @@ async fn interrupted() {
             }
         }
         either().await;
-        std::process::exit(i32::from(INTERRUPTED));
+        std::process::exit(ExitStatus::Interrupted.code().into());
     });
 }
 
@@ -195,10 +169,10 @@ async fn interrupted() {
 ///
 /// # Errors
 /// When the plan has none.
-pub fn host_named<'a>(plan: &'a Plan, name: &str) -> Result<&'a Host, Failure> {
+pub fn host_named<'a>(plan: &'a Plan, name: &str) -> Result<&'a Host, Error> {
     let known = plan.hosts.iter().map(|host| host.name.as_str());
     plan.host(name).ok_or_else(|| {
-        Failure::usage(
+        Error::usage(
             format!("the plan has no host `{name}`"),
             suggestion(name, known, "hosts"),
         )

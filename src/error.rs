@@ -1,88 +1,227 @@
-//! An expected failure: sentences of our own, each with a hint, and the exit status that goes with them.
+//! What a person is told that went wrong, each sentence of our own with a hint, and the exit status that goes with it.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::ops::Range;
+use std::process::ExitCode;
 
-/// The command did what it was asked for.
-pub const DONE: u8 = 0;
-/// The command failed.
-pub const FAILED: u8 = 1;
-/// The command line or the file is wrong.
-pub const USAGE: u8 = 2;
-/// Somebody stopped it: 128 and the number of SIGINT, as shells have it.
-pub const INTERRUPTED: u8 = 130;
-/// `--dry-run`, `status` or `verify` found a difference.
-pub const DIFFERENT: u8 = 3;
-
-/// One reason why something cannot be done.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Blocker {
-    /// What is wrong, with names.
-    pub what: String,
-    /// What to run or to change.
-    pub hint: String,
-    /// What somebody else said about it, such as the last lines of a log.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub lines: Vec<String>,
+/// How a command ended, as its exit status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExitStatus {
+    /// 0: it did what it was asked for.
+    Done,
+    /// 1: it failed.
+    Failed,
+    /// 2: the command line or the file is wrong.
+    Usage,
+    /// 3: `--dry-run`, `status` or `verify` found a difference.
+    Different,
+    /// 130: somebody stopped it; 128 and the number of SIGINT, as shells have it.
+    Interrupted,
 }
 
-impl Blocker {
-    /// A reason and its cure.
-    pub fn new(what: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self {
-            what: what.into(),
-            hint: hint.into(),
-            lines: Vec::new(),
+impl ExitStatus {
+    /// The number that the caller of the program sees.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::Different => 3,
+            Self::Interrupted => 130,
         }
     }
 }
 
-/// Why a command ends without having done what it was asked for.
-#[derive(Debug)]
-pub struct Failure {
-    /// [`FAILED`] or [`USAGE`].
-    pub status: u8,
-    /// At least one; all that are known at once.
-    pub blockers: Vec<Blocker>,
+impl From<ExitStatus> for ExitCode {
+    fn from(status: ExitStatus) -> Self {
+        Self::from(status.code())
+    }
 }
 
-impl Failure {
+/// Byte positions in all [`Sources`](crate::input::problem::Sources), one behind the other, end excluded.
+pub type Span = Range<usize>;
+
+/// Whether a [`Diagnostic`] stops the command.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// The command cannot go on, or the file cannot be used.
+    #[default]
+    Error,
+    /// It stops nothing, but a person should know.
+    Warning,
+}
+
+/// Where in a file the offending text stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// The text itself.
+    pub span: Span,
+    /// A few words beside the excerpt.
+    pub label: String,
+    /// Another place that explains this one, with words beside it.
+    pub context: Option<(Span, String)>,
+}
+
+/// One thing that a person is told.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Diagnostic {
+    /// Whether it stops the command.
+    #[serde(default, skip_serializing_if = "Severity::is_error")]
+    pub severity: Severity,
+    /// What is wrong, with names.
+    pub what: String,
+    /// What to run or to change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// What somebody else said about it, such as the last lines of a log.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lines: Vec<String>,
+    /// Where in a file it is, when it is in one.
+    #[serde(skip)]
+    pub place: Option<Box<Place>>,
+}
+
+impl Severity {
+    /// Whether it is [`Severity::Error`].
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+    pub fn is_error(&self) -> bool {
+        *self == Self::Error
+    }
+}
+
+impl Diagnostic {
+    /// Something that stops the command, and its cure.
+    pub fn error(what: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self {
+            what: what.into(),
+            hint: Some(hint.into()),
+            ..Self::default()
+        }
+    }
+
+    /// Something that stops nothing, and what to do about it.
+    pub fn warning(what: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::error(what, hint).into_warning()
+    }
+
+    /// An error at a place of a file.
+    pub fn error_at(span: Span, what: impl Into<String>) -> Self {
+        Self {
+            what: what.into(),
+            place: Some(Box::new(Place {
+                span,
+                ..Place::default()
+            })),
+            ..Self::default()
+        }
+    }
+
+    /// A warning at a place of a file.
+    pub fn warning_at(span: Span, what: impl Into<String>) -> Self {
+        Self::error_at(span, what).into_warning()
+    }
+
+    /// The same where it stops nothing.
+    pub fn into_warning(mut self) -> Self {
+        self.severity = Severity::Warning;
+        self
+    }
+
+    /// Adds words beside the excerpt; nothing where it is in no file.
+    pub fn label(mut self, label: impl Into<String>) -> Self {
+        if let Some(place) = &mut self.place {
+            place.label = label.into();
+        }
+        self
+    }
+
+    /// Adds a second place; nothing where it is in no file.
+    pub fn context(mut self, span: Span, label: impl Into<String>) -> Self {
+        if let Some(place) = &mut self.place {
+            place.context = Some((span, label.into()));
+        }
+        self
+    }
+
+    /// Adds what to change or to run.
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds what somebody else said about it.
+    pub fn lines(mut self, lines: Vec<String>) -> Self {
+        self.lines = lines;
+        self
+    }
+
+    /// Where it is; the start of the first file where it is in none.
+    pub fn span(&self) -> Span {
+        self.place.as_ref().map_or(0..0, |place| place.span.clone())
+    }
+}
+
+/// Why a command ends without having done what it was asked for.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Error {
+    /// How the command ends.
+    pub status: ExitStatus,
+    /// At least one; all that are known at once.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+impl Error {
     /// A failure at work.
     pub fn new(what: impl Into<String>, hint: impl Into<String>) -> Self {
-        Blocker::new(what, hint).into()
+        Diagnostic::error(what, hint).into()
     }
 
     /// A wrong command line or file.
     pub fn usage(what: impl Into<String>, hint: impl Into<String>) -> Self {
         Self {
-            status: USAGE,
+            status: ExitStatus::Usage,
             ..Self::new(what, hint)
         }
     }
 }
 
-impl From<Blocker> for Failure {
-    fn from(blocker: Blocker) -> Self {
-        vec![blocker].into()
+impl From<Diagnostic> for Error {
+    fn from(diagnostic: Diagnostic) -> Self {
+        vec![diagnostic].into()
     }
 }
 
-impl From<Vec<Blocker>> for Failure {
-    fn from(blockers: Vec<Blocker>) -> Self {
+impl From<Vec<Diagnostic>> for Error {
+    fn from(diagnostics: Vec<Diagnostic>) -> Self {
         Self {
-            status: FAILED,
-            blockers,
+            status: ExitStatus::Failed,
+            diagnostics,
         }
     }
 }
 
-impl fmt::Display for Failure {
+/// Goes on when there is nothing that stops it.
+///
+/// # Errors
+/// All of them.
+pub fn none_of(diagnostics: Vec<Diagnostic>) -> Result<(), Error> {
+    if diagnostics.is_empty() {
+        Ok(())
+    } else {
+        Err(diagnostics.into())
+    }
+}
+
+impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let sentences: Vec<&str> = self.blockers.iter().map(|b| b.what.as_str()).collect();
+        let sentences: Vec<&str> = self.diagnostics.iter().map(|d| d.what.as_str()).collect();
         f.write_str(&sentences.join("; "))
     }
 }
 
-impl std::error::Error for Failure {}
+impl std::error::Error for Error {}
 
 /// Why the text of a file could not be read, to stand behind its name.
 pub fn why_unreadable(error: &std::io::Error) -> &'static str {

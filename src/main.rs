@@ -25,9 +25,10 @@ mod verify;
 use anyhow::Context as _;
 use clap::Parser as _;
 use cli::{Cli, Command, Shim};
-use commands::Home;
-use commands::load::{Compiled, File, Services};
-use error::{DONE, FAILED, Failure, USAGE};
+use commands::Context;
+use commands::load::PlanFile;
+use error::{Error, ExitStatus};
+use plan::Services;
 use report::Report;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -40,61 +41,55 @@ fn main() -> ExitCode {
         verbose: cli.global.verbose,
     };
     match run(&cli, report) {
-        Ok(status) => ExitCode::from(status),
+        Ok(status) => status.into(),
         Err(error) => {
-            if let Some(failure) = error.downcast_ref::<Failure>() {
-                report.failure(failure);
-                ExitCode::from(failure.status)
+            if let Some(error) = error.downcast_ref::<Error>() {
+                report.error(error);
+                error.status.into()
             } else {
                 report.unexpected(&error);
-                ExitCode::from(FAILED)
+                ExitStatus::Failed.into()
             }
         }
     }
 }
 
-fn run(cli: &Cli, report: Report) -> anyhow::Result<u8> {
+fn run(cli: &Cli, report: Report) -> anyhow::Result<ExitStatus> {
     if let Command::Probe(probe) = &cli.command {
-        verify::agent::run(probe.process, probe.address)?;
-        return Ok(DONE);
+        verify::agent::run(probe.process, probe.address, report::line)?;
+        return Ok(ExitStatus::Done);
     }
-    let file = File::read(&cli.global)?;
+    let file = PlanFile::read(&cli.global)?;
     let mut sources = file.sources();
     let services = match &cli.command {
         // The unit runs this without the right to read secrets.
         Command::Shim(Shim::Run(_)) => Services::LeftOut,
         _ => Services::Loaded,
     };
-    let compiled = match file.compile(services, &mut sources) {
+    let (plan, warnings) = match file.compile(services, &mut sources) {
         Ok(compiled) => compiled,
         Err(problems) => {
-            report.problems(&problems, &sources);
-            return Ok(USAGE);
+            report.diagnostics(&problems, &sources);
+            return Ok(ExitStatus::Usage);
         }
     };
-    let Compiled {
-        plan,
-        warnings,
-        projects,
-    } = compiled;
     if let Some(name) = &cli.global.host {
         commands::host_named(&plan, name)?;
     }
     if matches!(cli.command, Command::Check) {
         report::address_plan(report, &plan);
-        let notices = projects.iter().flat_map(|project| project.notices.clone());
+        let notices = plan.envs.iter().flat_map(|env| env.notices.clone());
         let all = input::problem::in_order(warnings.into_iter().chain(notices).collect());
-        report.problems(&all, &sources);
-        return Ok(DONE);
+        report.diagnostics(&all, &sources);
+        return Ok(ExitStatus::Done);
     }
     if report.verbose {
-        report.problems(&warnings, &sources);
+        report.diagnostics(&warnings, &sources);
     }
-    let home = Home {
+    let context = Context {
         file: &file,
         sources: &sources,
         plan: &plan,
-        projects: &projects,
         global: &cli.global,
         report,
         begun: Instant::now(),
@@ -105,21 +100,21 @@ fn run(cli: &Cli, report: Report) -> anyhow::Result<u8> {
         .context("the kernel gives no event queue")?;
     let status = runtime.block_on(async {
         match &cli.command {
-            Command::Check | Command::Probe(_) => Ok(DONE),
-            Command::Status => home.status().await,
-            Command::Verify => home.verify().await,
-            Command::NetworkUp(change) => home.network_up(change).await,
-            Command::NetworkDown(change) => home.network_down(change).await,
-            Command::EnvUp(environment) => home.env_up(environment).await,
-            Command::EnvDown(environment) => home.env_down(environment).await,
-            Command::Ps(listing) => home.ps(listing).await,
-            Command::Logs(logs) => home.logs(logs).await,
-            Command::Config(which) => home.config(which),
-            Command::Shim(Shim::Install(change)) => home.shim_install(change).await,
-            Command::Shim(Shim::Uninstall(change)) => home.shim_uninstall(change).await,
-            Command::Shim(Shim::Up(change)) => home.shim_up(change).await,
-            Command::Shim(Shim::Down(change)) => home.shim_down(change).await,
-            Command::Shim(Shim::Run(run)) => home.shim_run(run).await,
+            Command::Check | Command::Probe(_) => Ok(ExitStatus::Done),
+            Command::Status => context.status().await,
+            Command::Verify => context.verify().await,
+            Command::NetworkUp(change) => context.network_up(change).await,
+            Command::NetworkDown(change) => context.network_down(change).await,
+            Command::EnvUp(environment) => context.env_up(environment).await,
+            Command::EnvDown(environment) => context.env_down(environment).await,
+            Command::Ps(listing) => context.ps(listing).await,
+            Command::Logs(logs) => context.logs(logs).await,
+            Command::Config(which) => context.config(which),
+            Command::Shim(Shim::Install(change)) => context.shim_install(change).await,
+            Command::Shim(Shim::Uninstall(change)) => context.shim_uninstall(change).await,
+            Command::Shim(Shim::Up(change)) => context.shim_up(change).await,
+            Command::Shim(Shim::Down(change)) => context.shim_down(change).await,
+            Command::Shim(Shim::Run(run)) => context.shim_run(run).await,
         }
     })?;
     Ok(status)

@@ -1,10 +1,10 @@
 //! Asks the kernel, systemd and the Engine what there is. Reads only.
 
 use crate::diff::allocation;
-use crate::diff::status::Condition;
-use crate::error::{Blocker, Failure};
-use crate::plan::{Env, Plan, Service, slice_name};
-use crate::state::{Docker, State};
+use crate::error::{Diagnostic, Error};
+use crate::plan::naming::slice_name;
+use crate::plan::{CompleteService, Env, Plan};
+use crate::state::{ContainerHealth, Docker, State};
 use crate::system::docker::Engine;
 use crate::system::netlink::Netlink;
 use crate::system::{Machine, systemd};
@@ -17,10 +17,10 @@ use std::time::SystemTime;
 ///
 /// # Errors
 /// When the kernel fails.
-pub async fn links(netlink: &Netlink) -> Result<State, Failure> {
+pub async fn links(netlink: &Netlink) -> Result<State, Error> {
     let (links, routes) = netlink.links_and_routes().await?;
     Ok(State {
-        net_admin: Netlink::may_change(),
+        net_admin: Netlink::has_net_admin(),
         links,
         routes,
         ..State::default()
@@ -31,7 +31,7 @@ pub async fn links(netlink: &Netlink) -> Result<State, Failure> {
 ///
 /// # Errors
 /// When the kernel or a running Engine fails; an Engine that cannot be reached is part of the state.
-pub async fn machine(plan: &Plan) -> Result<(Machine, State), Failure> {
+pub async fn machine(plan: &Plan) -> Result<(Machine, State), Error> {
     let netlink = Netlink::connect()?;
     let state = links(&netlink).await?;
     let slices: Vec<String> = plan.envs.iter().map(|env| slice_name(&env.name)).collect();
@@ -68,7 +68,7 @@ pub async fn machine(plan: &Plan) -> Result<(Machine, State), Failure> {
 ///
 /// # Errors
 /// When a running Engine fails; one that cannot be reached is part of the state.
-pub async fn engine_alone() -> Result<(Option<Engine>, State), Failure> {
+pub async fn engine_alone() -> Result<(Option<Engine>, State), Error> {
     let engine = match Engine::connect(&[]).await {
         Ok(engine) => engine,
         Err(missing) => {
@@ -93,7 +93,7 @@ pub async fn engine_alone() -> Result<(Option<Engine>, State), Failure> {
 }
 
 /// The Engine and what it has, or why it cannot be used.
-async fn engine(own: &[Ipv4Addr]) -> Result<Result<(Engine, Docker), Blocker>, Failure> {
+async fn engine(own: &[Ipv4Addr]) -> Result<Result<(Engine, Docker), Diagnostic>, Error> {
     let (engine, cgroup_driver) = match Engine::connect_and_ask(own).await {
         Ok((engine, driver)) => (engine, driver?),
         Err(missing) => return Ok(Err(missing)),
@@ -114,21 +114,21 @@ async fn engine(own: &[Ipv4Addr]) -> Result<Result<(Engine, Docker), Blocker>, F
 ///
 /// # Errors
 /// When the Engine fails.
-pub async fn conditions(
+pub async fn health(
     machine: &Machine,
     state: &State,
-) -> Result<BTreeMap<String, Condition>, Failure> {
+) -> Result<BTreeMap<String, ContainerHealth>, Error> {
     let Some(engine) = &machine.engine else {
         return Ok(BTreeMap::new());
     };
     let now = SystemTime::now();
     let ours = state.docker.containers.iter();
     let ours = ours.filter(|container| container.service().is_some());
-    let conditions = ours.map(|container| async move {
-        let condition = engine.condition(&container.name, now).await?;
-        Ok::<_, Failure>((container.name.clone(), condition))
+    let all = ours.map(|container| async move {
+        let health = engine.health(&container.name, now).await?;
+        Ok::<_, Error>((container.name.clone(), health))
     });
-    Ok(try_join_all(conditions).await?.into_iter().collect())
+    Ok(try_join_all(all).await?.into_iter().collect())
 }
 
 /// Whether the LAN is asked who has an address.
@@ -149,10 +149,10 @@ pub async fn services(
     machine: &Machine,
     plan: &Plan,
     env: &Env,
-    services: &[Service],
+    services: &[CompleteService],
     lan: Lan,
     state: &mut State,
-) -> Result<(), Failure> {
+) -> Result<(), Error> {
     let Some(engine) = &machine.engine else {
         return Ok(());
     };
@@ -190,28 +190,28 @@ async fn answering(
     machine: &Machine,
     plan: &Plan,
     env: &Env,
-    services: &[Service],
+    services: &[CompleteService],
     state: &State,
-) -> Result<Vec<Ipv4Addr>, Failure> {
+) -> Result<Vec<Ipv4Addr>, Error> {
     let needed = services
         .iter()
         .filter(|service| {
             service.is_on_lan
                 && service.address.is_none()
-                && allocation::kept(plan, env, service, state).is_none()
+                && allocation::sticky(plan, env, service, state).is_none()
         })
         .count();
     let mut answered = Vec::new();
     if needed == 0 {
         return Ok(answered);
     }
-    let candidates: Vec<Ipv4Addr> = allocation::free(plan, env, state).collect();
-    let mut free = 0;
+    let candidates: Vec<Ipv4Addr> = allocation::available(plan, env, state).collect();
+    let mut unanswered = 0;
     for asked in candidates.chunks(needed.max(4)) {
-        let found = machine.netlink.answering(&plan.shim_name, asked).await?;
-        free += asked.len() - found.len();
+        let found = machine.netlink.arp_probe(&plan.shim_name, asked).await?;
+        unanswered += asked.len() - found.len();
         answered.extend(found);
-        if free >= needed {
+        if unanswered >= needed {
             break;
         }
     }

@@ -2,37 +2,31 @@
 
 mod address;
 mod builder;
+mod compose_files;
 mod isolation;
+pub mod naming;
 mod rules;
 mod service;
 pub mod unit_files;
 
-pub use address::{Range, mac_of, pool};
-pub use isolation::{Isolation, Limits, PARENT_SLICE, SLICE_PREFIX, Slice, slice_name};
+pub use address::{Mac, Range, Written, joined, pool};
+pub use isolation::{Isolation, Limits, PlannedSlice};
 pub use service::{
-    Attachment, EnvFile, ExtraNetwork, ExtraPool, ExtraVolume, FileSource, GivenFile,
-    INTERFACE_NAME, Part, PullPolicy, Ready, Restart, Service, Volume, is_dns_label, split_tag,
+    ApiSection, Attachment, CompleteService, ComposeNetwork, ComposePool, ComposeVolume,
+    DependencyCondition, FileSource, GivenFile, INTERFACE_NAME, PortBinding, PullPolicy, Restart,
+    Service, Volume, complete, is_dns_label, split_tag,
 };
 
-use crate::input::compose::Project;
-use crate::input::homelab_toml::Config;
+use crate::input::compose::{self, LoadEnv, Project};
+use crate::input::homelab_toml;
 use crate::input::node::{Map, Node};
 pub use crate::input::problem::Problems;
-use crate::input::problem::{Severity, in_order};
-use builder::Draft;
+use crate::input::problem::{Sources, in_order};
+use builder::PlanBuilder;
 use ipnet::Ipv4Net;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::Path;
-
-/// The name of the shim where the file gives none.
-pub const DEFAULT_SHIM: &str = "homelab-shim";
-
-/// The longest name of a link, in bytes: the kernel's `IFNAMSIZ` less the closing NUL.
-pub const LINK_NAME_BYTES: usize = 15;
-
-/// What goes before an environment's name in the name of its parent link on engines before 27.
-pub const PARENT_LINK_PREFIX: &str = "hl-";
 
 /// The compiled file.
 #[derive(Clone, Debug)]
@@ -85,10 +79,12 @@ pub struct Env {
     pub limits: Limits,
     /// Its enabled services on all hosts, in the order of the files; once for each of its containers.
     pub services: Vec<Service>,
-    /// Networks of its services beside the home network.
-    pub networks: Vec<ExtraNetwork>,
+    /// Networks of its services beside the LAN.
+    pub networks: Vec<ComposeNetwork>,
     /// Volumes that its Compose files declare.
-    pub volumes: Vec<ExtraVolume>,
+    pub volumes: Vec<ComposeVolume>,
+    /// What whoever brings it up should know about its Compose files.
+    pub notices: Problems,
     /// The variables of its Compose files.
     pub variables: BTreeMap<String, String>,
     /// The keys of its services as they are when all files are merged.
@@ -100,12 +96,12 @@ pub struct Env {
 impl Env {
     /// The name of its Docker network.
     pub fn network(&self) -> String {
-        network_name(&self.name)
+        naming::network_name(&self.name)
     }
 
     /// The name of its parent link, where one is needed.
     pub fn parent_link(&self) -> String {
-        format!("{PARENT_LINK_PREFIX}{}", self.name)
+        naming::parent_link(&self.name)
     }
 
     /// The smallest CIDR that covers its range: what Docker is told as `ip_range`.
@@ -113,11 +109,6 @@ impl Env {
         // A range has an address, so it has a cover.
         Range::cover([self.range]).unwrap_or_default()
     }
-}
-
-/// The name of an environment's Docker network and Compose project.
-pub fn network_name(env: &str) -> String {
-    format!("homelab-{env}")
 }
 
 impl Plan {
@@ -164,7 +155,7 @@ impl Plan {
             .addresses()
             .filter(|address| !by_docker.contains(address))
             .filter_map(|address| {
-                let why = self.taken(address).or_else(|| {
+                let why = self.reserved_by(address).or_else(|| {
                     if !env.range.contains(address) {
                         return Some(format!("outside-{address}"));
                     }
@@ -177,7 +168,7 @@ impl Plan {
     }
 
     /// Whose address this is when it can be no container's: a host's, a shim's, a reservation's or the gateway's.
-    pub fn taken(&self, address: Ipv4Addr) -> Option<String> {
+    pub fn reserved_by(&self, address: Ipv4Addr) -> Option<String> {
         if address == self.gateway {
             return Some("gateway".to_owned());
         }
@@ -196,42 +187,67 @@ impl Plan {
     }
 
     /// The addresses of an environment that the plan gives to nobody, from the lowest.
-    pub fn unplanned(&self, env: &Env) -> impl Iterator<Item = Ipv4Addr> {
+    pub fn unassigned(&self, env: &Env) -> impl Iterator<Item = Ipv4Addr> {
         let planned: Vec<Ipv4Addr> = env.services.iter().filter_map(|s| s.address).collect();
-        env.range
-            .addresses()
-            .filter(move |address| !planned.contains(address) && self.taken(*address).is_none())
+        env.range.addresses().filter(move |address| {
+            !planned.contains(address) && self.reserved_by(*address).is_none()
+        })
     }
 }
 
-/// What a file is compiled with.
-pub struct Given<'a> {
-    /// What relative paths in homelab.toml start from.
-    pub folder: &'a Path,
-    /// The merged Compose files of each environment, in the order of the file.
-    pub projects: &'a [Project],
-    /// Where homelab.toml ends among all sources.
-    pub native_end: usize,
-    /// Whether the Compose files were loaded, so that their services can be overridden.
-    pub has_all_services: bool,
+/// Whether the services of Compose files are needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Services {
+    /// All of them.
+    Loaded,
+    /// The shim is no business of theirs, and its service may not read their files.
+    LeftOut,
 }
 
-/// Compiles a file and the Compose files that it names.
+/// What the text of homelab.toml is compiled with.
+struct CompileInput<'a> {
+    /// What relative paths in homelab.toml start from.
+    folder: &'a Path,
+    /// The merged Compose files of each environment, in the order of the file.
+    projects: &'a [Project],
+    /// Where homelab.toml ends among all sources.
+    native_end: usize,
+    /// Whether the Compose files were loaded, so that their services can be overridden.
+    has_all_services: bool,
+}
+
+/// Compiles the text of homelab.toml, in `folder`, and the Compose files that it names, whose texts go to `sources`.
 ///
 /// # Errors
 /// All problems of the files, in their order, when one of them is an error; else the plan and its warnings.
-pub fn compile(
-    config: &Config,
-    given: &Given,
-    found: Problems,
+pub fn from_text(
+    text: &str,
+    folder: &Path,
+    services: Services,
+    load_env: &LoadEnv,
+    sources: &mut Sources,
 ) -> Result<(Plan, Problems), Problems> {
-    let mut problems = found;
-    let draft = Draft::new(config, given, &mut problems);
-    rules::check(&draft, &mut problems);
-    let plan = draft.finish();
+    let (config, mut problems) = homelab_toml::parse(text)?;
+    let load = |env| {
+        let options = compose_files::options(&config, env, folder);
+        compose::load(&options, load_env, sources, &mut problems)
+    };
+    let projects: Vec<Project> = match services {
+        Services::Loaded => config.envs.iter().map(load).collect(),
+        Services::LeftOut => Vec::new(),
+    };
+    let input = CompileInput {
+        folder,
+        projects: &projects,
+        native_end: text.len() + 1,
+        has_all_services: services == Services::Loaded,
+    };
+    let builder = PlanBuilder::new(&config, &input, &mut problems);
+    rules::check(&builder, &mut problems);
+    let plan = builder.finish();
     let problems = in_order(problems);
     match plan {
-        Some(plan) if problems.iter().all(|p| p.severity == Severity::Warning) => {
+        Some(plan) if !problems.iter().any(|problem| problem.severity.is_error()) => {
             Ok((plan, problems))
         }
         _ => Err(problems),
@@ -239,4 +255,6 @@ pub fn compile(
 }
 
 #[cfg(test)]
-mod tests;
+mod fuzz_tests;
+#[cfg(test)]
+pub mod tests;

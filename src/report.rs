@@ -2,16 +2,19 @@
 
 mod address_plan;
 mod containers;
+mod diagnostic;
 mod matrix;
 mod progress;
 mod services;
 mod status;
 
-use crate::diff::{Action, Diff, Step, StepId};
-use crate::error::{Blocker, Failure};
-use crate::input::problem::{Problem, Severity, Sources};
-use crate::state::SUCCESSOR;
-use crate::system::docker::{self, Death};
+use crate::diff::step::{Action, ContainerAction};
+use crate::diff::{Diff, Step, StepId};
+use crate::error::{Diagnostic, Error, Place, Severity};
+use crate::input::problem::Sources;
+use crate::plan::naming::succeeds;
+use crate::state::ContainerExit;
+use crate::system::docker::PullProgress;
 use anstyle::{AnsiColor, Style};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -56,53 +59,81 @@ pub fn line(text: &str) {
 }
 
 impl Report {
-    /// What is wrong with a file, each problem with its place and an excerpt.
-    pub fn problems(self, problems: &[Problem], sources: &Sources) {
-        for problem in problems {
-            let is_error = problem.severity == Severity::Error;
-            if self.json {
-                let (line, column) = sources.position(&problem.span);
-                let event = if is_error { "error" } else { "warning" };
-                out(&json!({
-                    "event": event, "file": sources.path(&problem.span), "line": line, "column": column,
-                    "what": problem.what, "hint": problem.hint,
-                })
-                .to_string());
-            }
-            if is_error || !self.quiet {
-                err(&problem.render(sources, true));
-                err("");
+    /// What is wrong, each thing with its place and an excerpt when it is in a file.
+    pub fn diagnostics(self, diagnostics: &[Diagnostic], sources: &Sources) {
+        for diagnostic in diagnostics {
+            match &diagnostic.place {
+                Some(place) => self.problem(diagnostic, place, sources),
+                None => self.diagnostic(diagnostic),
             }
         }
-        let errors = problems
-            .iter()
-            .filter(|problem| problem.severity == Severity::Error)
-            .count();
-        if errors > 1 {
-            let all = problems
-                .iter()
-                .filter(|problem| problem.severity == Severity::Error);
-            let mut files: Vec<&str> = all.map(|problem| sources.path(&problem.span)).collect();
+        let in_files = diagnostics.iter().filter(|d| d.severity.is_error());
+        let places: Vec<&Place> = in_files.filter_map(|d| d.place.as_deref()).collect();
+        if places.len() > 1 {
+            let mut files: Vec<&str> = places.iter().map(|p| sources.path(&p.span)).collect();
             files.dedup();
-            err(&format!("{errors} errors in {}", files.join(", ")));
+            err(&format!("{} errors in {}", places.len(), files.join(", ")));
+        }
+    }
+
+    fn problem(self, problem: &Diagnostic, place: &Place, sources: &Sources) {
+        let is_error = problem.severity.is_error();
+        if self.json {
+            let (line, column) = sources.position(&place.span);
+            let event = if is_error { "error" } else { "warning" };
+            out(&json!({
+                "event": event, "file": sources.path(&place.span), "line": line, "column": column,
+                "what": problem.what, "hint": problem.hint,
+            })
+            .to_string());
+        }
+        if is_error || !self.quiet {
+            err(&diagnostic::render(problem, place, sources, true));
+            err("");
+        }
+    }
+
+    /// What is wrong, in no file.
+    fn diagnostic(self, diagnostic: &Diagnostic) {
+        let Diagnostic {
+            severity,
+            what,
+            hint,
+            lines,
+            place: _,
+        } = diagnostic;
+        let (event, style) = match severity {
+            Severity::Error => ("error", ERROR),
+            Severity::Warning => ("warning", WARNING),
+        };
+        if self.json {
+            let mut object = json!({ "event": event, "what": what, "hint": hint });
+            if let Some(object) = object.as_object_mut().filter(|_| !lines.is_empty()) {
+                object.insert("log".to_owned(), json!(lines));
+            }
+            out(&object.to_string());
+        }
+        if self.quiet && !severity.is_error() {
+            return;
+        }
+        err(&format!("{style}{event}:{style:#} {what}"));
+        for line in lines {
+            err(&format!("  {FAINT}|{FAINT:#} {line}"));
+        }
+        if let Some(hint) = hint {
+            err(&format!("{HINT}hint:{HINT:#} {hint}"));
         }
     }
 
     /// Why the command did not do what it was asked for.
-    pub fn failure(self, failure: &Failure) {
-        for Blocker { what, hint, lines } in &failure.blockers {
-            if self.json {
-                let mut object = json!({ "event": "error", "what": what, "hint": hint });
-                if let Some(object) = object.as_object_mut().filter(|_| !lines.is_empty()) {
-                    object.insert("log".to_owned(), json!(lines));
-                }
-                out(&object.to_string());
-            }
-            err(&format!("{ERROR}error:{ERROR:#} {what}"));
-            for line in lines {
-                err(&format!("  {FAINT}|{FAINT:#} {line}"));
-            }
-            err(&format!("{HINT}hint:{HINT:#} {hint}"));
+    pub fn error(self, error: &Error) {
+        self.warnings(&error.diagnostics);
+    }
+
+    /// What a person should know, in no file.
+    pub fn warnings(self, diagnostics: &[Diagnostic]) {
+        for diagnostic in diagnostics {
+            self.diagnostic(diagnostic);
         }
     }
 
@@ -113,19 +144,6 @@ impl Report {
             out(&json!({ "event": "error", "what": what }).to_string());
         }
         err(&format!("{ERROR}error:{ERROR:#} {error:#}"));
-    }
-
-    /// What a person should know although it stops nothing.
-    pub fn warnings(self, warnings: &[Blocker]) {
-        for Blocker { what, hint, .. } in warnings {
-            if self.json {
-                out(&json!({ "event": "warning", "what": what, "hint": hint }).to_string());
-            }
-            if !self.quiet {
-                err(&format!("{WARNING}warning:{WARNING:#} {what}"));
-                err(&format!("{HINT}hint:{HINT:#} {hint}"));
-            }
-        }
     }
 
     /// Something that is good to know.
@@ -155,18 +173,18 @@ impl Report {
 
     /// What the Engine did otherwise than it was told.
     fn warned(self, step: &Step, said: &str) {
-        let name = step.action.words().name;
-        let name = name.trim_end_matches(SUCCESSOR);
-        self.warnings(&[Blocker::new(
+        let name = step.action.text().name;
+        let name = succeeds(&name).unwrap_or(&name);
+        self.warnings(&[Diagnostic::warning(
             format!("the Engine says of container `{name}`: {}", said.trim_end_matches('.')),
             "this machine's kernel does not have what the setting needs; `docker info` shows what is missing",
         )]);
     }
 
     /// How far a pull is; people without a terminal hear only its begin and its end.
-    fn pulling(self, step: &Step, progress: docker::Progress) {
+    fn pulling(self, step: &Step, progress: PullProgress) {
         if self.json {
-            let name = step.action.words().name;
+            let name = step.action.text().name;
             out(&json!({
                 "event": "pulling", "id": step.id, "name": name,
                 "bytes": progress.done, "total": progress.total,
@@ -177,34 +195,29 @@ impl Report {
 
     /// A step that may take long begins: a pull, a wait, or what begins with a stop and its grace period.
     pub fn begun(self, step: &Step) {
-        let doing = match &step.action {
-            Action::Pull { .. } => "pulling",
-            Action::StopContainer { .. } => "stopping",
-            Action::ReplaceContainer { .. } => "replacing",
-            Action::RestartContainer { .. } => "restarting",
-            Action::Await { .. } => "waiting for",
-            _ => return,
+        let Some(doing) = step.action.announcement() else {
+            return;
         };
         if self.json {
             out(&step_json("begun", step).to_string());
         }
         if !self.quiet {
-            let words = step.action.words();
-            err(&format!("{doing} {} {}", words.kind, words.name));
+            let text = step.action.text();
+            err(&format!("{doing} {} {}", text.kind, text.name));
         }
     }
 
     /// A step that is done.
     pub fn done(self, step: &Step, elapsed: Duration) {
-        self.told(step, elapsed, false);
+        self.step_done(step, elapsed, false);
     }
 
     /// A step that is done, with the time that it took.
     fn done_in(self, step: &Step, elapsed: Duration) {
-        self.told(step, elapsed, true);
+        self.step_done(step, elapsed, true);
     }
 
-    fn told(self, step: &Step, elapsed: Duration, is_timed: bool) {
+    fn step_done(self, step: &Step, elapsed: Duration, is_timed: bool) {
         if self.json {
             let mut object = step_json("done", step);
             if let Some(object) = object.as_object_mut() {
@@ -213,20 +226,14 @@ impl Report {
             out(&object.to_string());
         }
         // That it stops was said, and that it is removed will be.
-        let is_said = matches!(step.action, Action::StopContainer { .. }) && !self.verbose;
-        if self.quiet || is_said {
+        let stops = matches!(step.action, Action::Container(ContainerAction::Stop { .. }));
+        if self.quiet || (stops && !self.verbose) {
             return;
         }
-        let words = step.action.words();
-        let mut line = match &step.action {
-            Action::Await { .. } if words.detail == "completed" => {
-                format!("{} {} has done its work", words.kind, words.name)
-            }
-            Action::Await { .. } => format!("{} {} is {}", words.kind, words.name, words.done),
-            _ => format!("{} {} {}", words.done, words.kind, words.name),
-        };
-        if !words.detail.is_empty() && (self.verbose || words.done == "set") {
-            line = format!("{line}: {}", words.detail);
+        let text = step.action.text();
+        let mut line = step.action.done_sentence();
+        if !text.detail.is_empty() && (self.verbose || text.done == "set") {
+            line = format!("{line}: {}", text.detail);
         }
         let seconds = elapsed.as_secs_f64();
         if self.verbose {
@@ -277,14 +284,14 @@ impl Report {
     }
 
     /// Containers that ended as soon as they were started.
-    pub fn deaths(self, deaths: &[Death]) {
-        for death in deaths {
-            let Death {
+    pub fn exits(self, exits: &[ContainerExit]) {
+        for exit in exits {
+            let ContainerExit {
                 container,
                 exit_code,
                 restarting,
                 log,
-            } = death;
+            } = exit;
             if self.json {
                 out(&json!({
                     "event": "died", "container": container, "exit_code": exit_code,
@@ -292,7 +299,7 @@ impl Report {
                 })
                 .to_string());
             }
-            let again = death.again();
+            let again = exit.again();
             err(&format!(
                 "{ERROR}error:{ERROR:#} container `{container}` ended at once with status {exit_code}{again}"
             ));
@@ -314,18 +321,18 @@ fn milliseconds(elapsed: Duration) -> u64 {
 }
 
 fn step_line(step: &Step, width: usize) -> String {
-    let words = step.action.words();
-    let colour = match words.sign {
+    let text = step.action.text();
+    let colour = match text.sign {
         '+' => AnsiColor::Green.on_default(),
         '-' => AnsiColor::Red.on_default(),
         _ => AnsiColor::Yellow.on_default(),
     };
     let mut line = format!(
         "{:>width$} {colour}{}{colour:#} {} {} {}",
-        step.id, words.sign, words.verb, words.kind, words.name
+        step.id, text.sign, text.verb, text.kind, text.name
     );
-    if !words.detail.is_empty() {
-        line = format!("{line}: {}", words.detail);
+    if !text.detail.is_empty() {
+        line = format!("{line}: {}", text.detail);
     }
     let mut why = step.cause.clone();
     let mut after: Vec<StepId> = step.after.iter().chain(&step.after_end).copied().collect();
@@ -338,10 +345,10 @@ fn step_line(step: &Step, width: usize) -> String {
 }
 
 fn step_json(event: &str, step: &Step) -> Value {
-    let words = step.action.words();
+    let text = step.action.text();
     json!({
-        "event": event, "id": step.id, "action": words.verb, "kind": words.kind, "name": words.name,
-        "detail": words.detail, "cause": step.cause, "after": step.after,
+        "event": event, "id": step.id, "action": text.verb, "kind": text.kind, "name": text.name,
+        "detail": text.detail, "cause": step.cause, "after": step.after,
     })
 }
 
@@ -350,10 +357,10 @@ fn step_json(event: &str, step: &Step) -> Value {
 pub fn plain_steps(diff: &Diff) -> String {
     let width = diff.steps.len().to_string().len();
     let lines = diff.steps.iter().map(|step| step_line(step, width));
-    let warnings = diff
-        .warnings
-        .iter()
-        .map(|Blocker { what, hint, .. }| format!("warning: {what}\nhint: {hint}"));
+    let warnings = diff.warnings.iter().map(|Diagnostic { what, hint, .. }| {
+        let hint = hint.as_deref().unwrap_or_default();
+        format!("warning: {what}\nhint: {hint}")
+    });
     let text: Vec<String> = lines.chain(warnings).collect();
     anstream::adapter::strip_str(&text.join("\n")).to_string()
 }

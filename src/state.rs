@@ -1,39 +1,18 @@
 //! What exists on this machine, as plain values, and which of it is ours. A state can be written to a file and read back,
 //! which is how the tests of the diff are made.
 
-use crate::error::Blocker;
+use crate::error::Diagnostic;
+use crate::plan::Mac;
+use crate::plan::naming::{
+    self, FILE_MARK, LABEL_COMPOSE_NETWORK, LABEL_ENVIRONMENT, LABEL_FINGERPRINT, LABEL_SERVICE,
+    LINK_ALIAS_PREFIX, compose_label,
+};
 use crate::plan::unit_files;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-
-/// What the alias of a link of ours begins with (`ip link` shows it as `alias`).
-pub const LINK_ALIAS_PREFIX: &str = "homelab: ";
-
-/// What files of ours begin with.
-pub const FILE_MARK: &str = "# Made by homelab ";
-
-/// The label of networks, volumes and containers of ours; its value is the environment.
-pub const LABEL_ENVIRONMENT: &str = "homelab.environment";
-/// The label of containers of ours; its value is the service.
-pub const LABEL_SERVICE: &str = "homelab.service";
-/// The label of containers of ours that tells what they were made from.
-pub const LABEL_FINGERPRINT: &str = "homelab.fingerprint";
-
-/// The label of networks that Compose files ask for, beside the home network; its value is the environment.
-pub const LABEL_EXTRA_NETWORK: &str = "homelab.extra-network";
-/// Compose's own labels, by which `docker compose ps` and others find what belongs together.
-pub const LABEL_COMPOSE_PROJECT: &str = "com.docker.compose.project";
-/// Which of a service's containers it is, from 1.
-pub const LABEL_COMPOSE_NUMBER: &str = "com.docker.compose.container-number";
-/// The files of a Compose project.
-pub const LABEL_COMPOSE_FILES: &str = "com.docker.compose.project.config_files";
-/// The folder of a Compose project.
-pub const LABEL_COMPOSE_FOLDER: &str = "com.docker.compose.project.working_dir";
-
-/// What the name of a container ends with that waits to take another one's place.
-pub const SUCCESSOR: &str = ".new";
+use std::time::Duration;
 
 /// Everything that was observed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,7 +31,7 @@ pub struct State {
     /// What the Engine has.
     pub docker: Docker,
     /// Why the Engine could not be asked; then `docker` says nothing.
-    pub docker_missing: Option<Blocker>,
+    pub docker_missing: Option<Diagnostic>,
 }
 
 /// A network interface.
@@ -71,8 +50,8 @@ pub struct Link {
     pub mode: Option<String>,
     /// The link that it stands on, by name.
     pub parent: Option<String>,
-    /// Its hardware address.
-    pub mac: String,
+    /// Its hardware address, where it has one of Ethernet.
+    pub mac: Option<Mac>,
     /// Its alias.
     pub alias: Option<String>,
     /// Administratively up.
@@ -119,7 +98,7 @@ pub struct Systemd {
     /// Slices of ours, those of the plan, and the one that all of them are in; only those that there are.
     pub slices: Vec<Slice>,
     /// The unit that keeps the shim alive.
-    pub shim: ShimService,
+    pub shim: InstalledShim,
     /// Files that a run did not finish which was killed while it wrote them.
     pub unfinished: Vec<String>,
 }
@@ -127,7 +106,7 @@ pub struct Systemd {
 /// The unit that keeps the shim alive, and what goes with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct ShimService {
+pub struct InstalledShim {
     /// Those files that homelab may write for it that there are, by their paths.
     pub files: BTreeMap<String, String>,
     /// It starts at boot.
@@ -277,6 +256,12 @@ pub struct Container {
     /// The same as the Engine tells it to people, with the time, the exit status and the health.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub status: String,
+    /// The exit status of its last run, when it has ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i64>,
+    /// What its healthcheck says, when it runs and has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
     /// Its command, as the Engine shortens it.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub command: String,
@@ -289,6 +274,64 @@ pub struct Container {
     pub networks: BTreeMap<String, Endpoint>,
     /// The Engine's volumes that it has mounted.
     pub volumes: Vec<Mount>,
+}
+
+/// What a healthcheck says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Health {
+    /// Nothing yet.
+    Starting,
+    /// That all is well.
+    Healthy,
+    /// That it failed as often as it may.
+    Unhealthy,
+}
+
+impl Health {
+    /// In the Engine's word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Healthy => "healthy",
+            Self::Unhealthy => "unhealthy",
+        }
+    }
+}
+
+/// How a container is, beyond what a list of them tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ContainerHealth {
+    /// How long it runs, when it does.
+    pub up: Option<Duration>,
+    /// What its healthcheck says; `None` without one.
+    pub health: Option<String>,
+    /// The exit status of its last run.
+    pub exit_code: i64,
+}
+
+/// How a container came to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerExit {
+    /// The container.
+    pub container: String,
+    /// The exit status of its first process.
+    pub exit_code: i64,
+    /// The Engine starts it again and again.
+    pub restarting: bool,
+    /// Its last log lines.
+    pub log: Vec<String>,
+}
+
+impl ContainerExit {
+    /// What stands behind the exit status in a sentence.
+    pub fn again(&self) -> &'static str {
+        if self.restarting {
+            ", and the Engine keeps starting it again"
+        } else {
+            ""
+        }
+    }
 }
 
 /// A volume of the Engine in a container.
@@ -355,27 +398,15 @@ impl Systemd {
     }
 }
 
-impl ShimService {
+impl InstalledShim {
     /// The text of a file.
     pub fn file(&self, path: &str) -> Option<&str> {
         self.files.get(path).map(String::as_str)
     }
 
-    /// The parent links that it keeps alive.
-    pub fn parent_links(&self) -> Vec<String> {
-        let text = self
-            .file(&unit_files::parent_links_path())
-            .unwrap_or_default();
-        let mut lines = text.lines();
-        let key = format!("Environment={}=", unit_files::PARENT_LINKS);
-        let list = lines.find_map(|line| line.strip_prefix(&key));
-        let names = list.into_iter().flat_map(|list| list.split(','));
-        names.map(str::to_owned).collect()
-    }
-
     /// Whether homelab installed it: the unit's file says so.
     pub fn is_installed(&self) -> bool {
-        let text = self.file(&unit_files::path(unit_files::SHIM_UNIT));
+        let text = self.file(&unit_files::path(naming::SHIM_UNIT));
         text.is_some_and(|text| text.starts_with(FILE_MARK))
     }
 }
@@ -403,10 +434,10 @@ impl Docker {
     }
 
     /// The container that is one of a service's, whatever its name.
-    pub fn instance(&self, env: &str, service: &str, number: u32) -> Option<&Container> {
+    pub fn instance(&self, env: &str, service: &str, replica: u32) -> Option<&Container> {
         self.containers.iter().find(|container| {
             container.service() == Some((env, service))
-                && container.number() == number
+                && container.replica() == replica
                 && !container.is_successor()
         })
     }
@@ -434,7 +465,7 @@ impl Docker {
     }
 
     /// The addresses that containers have or ask for, on any network.
-    pub fn held_addresses(&self) -> Vec<Ipv4Addr> {
+    pub fn addresses_in_use(&self) -> Vec<Ipv4Addr> {
         self.containers
             .iter()
             .flat_map(|container| container.networks.values())
@@ -453,7 +484,7 @@ impl Docker {
 }
 
 impl Network {
-    /// The environment whose part of the home network it is, when homelab made it.
+    /// The environment whose part of the LAN it is, when homelab made it.
     pub fn environment(&self) -> Option<&str> {
         self.labels.get(LABEL_ENVIRONMENT).map(String::as_str)
     }
@@ -465,9 +496,9 @@ impl Network {
             .is_some_and(|own| own == fingerprint)
     }
 
-    /// The environment that has it beside the home network, when homelab made it.
-    pub fn extra_of(&self) -> Option<&str> {
-        self.labels.get(LABEL_EXTRA_NETWORK).map(String::as_str)
+    /// The environment whose Compose files have it, when homelab made it.
+    pub fn compose_environment(&self) -> Option<&str> {
+        self.labels.get(LABEL_COMPOSE_NETWORK).map(String::as_str)
     }
 }
 
@@ -481,32 +512,14 @@ impl Container {
     }
 
     /// Which of its service's containers it is, from 1.
-    pub fn number(&self) -> u32 {
-        let number = self.labels.get(LABEL_COMPOSE_NUMBER);
-        number.and_then(|number| number.parse().ok()).unwrap_or(1)
+    pub fn replica(&self) -> u32 {
+        let replica = self.labels.get(compose_label::REPLICA);
+        replica.and_then(|text| text.parse().ok()).unwrap_or(1)
     }
 
     /// Whether it waits to take another one's place, or did so when homelab was killed.
     pub fn is_successor(&self) -> bool {
-        self.name.ends_with(SUCCESSOR)
-    }
-
-    /// The exit status of what has ended, which the Engine's list has in its words alone: `Exited (3) 2 minutes ago`.
-    pub fn exit_code(&self) -> Option<i64> {
-        let rest = self.status.strip_prefix("Exited (")?;
-        rest.split(')').next()?.parse().ok()
-    }
-
-    /// The result of its healthcheck, when it has one: `Up 2 minutes (healthy)`.
-    pub fn health(&self) -> Option<&'static str> {
-        [
-            ("(healthy)", "healthy"),
-            ("(unhealthy)", "unhealthy"),
-            ("(health: starting)", "starting"),
-        ]
-        .into_iter()
-        .find(|(words, _)| self.status.ends_with(words))
-        .map(|(_, health)| health)
+        naming::succeeds(&self.name).is_some()
     }
 
     /// Whether its processes run, or will in a moment.

@@ -1,4 +1,13 @@
 //! The systems of this machine: the only users of their crates. What they refuse becomes our own sentences here.
+//!
+//! What changes the machine, complete; nobody calls it but `apply`, and a test holds this list against the code:
+//!
+//! - `Netlink::carry_out`
+//! - `systemd::carry_out`
+//! - `Engine::carry_out_network`
+//! - `Engine::carry_out_volume`
+//! - `Engine::carry_out_image`
+//! - `Engine::carry_out_container`
 
 pub mod docker;
 pub mod netlink;

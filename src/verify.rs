@@ -4,12 +4,12 @@
 pub mod agent;
 pub mod matrix;
 
-use crate::error::Failure;
+use crate::error::Error;
 use crate::plan::{Host, Plan};
 use crate::state::State;
 use crate::system::Machine;
 use crate::system::docker::Engine;
-use crate::verify::agent::{Answer, Ports, Question};
+use crate::verify::agent::{Answer, Ports, Target};
 use futures_util::future::try_join_all;
 use matrix::{Matrix, Node, Probe, Role};
 use std::process::Stdio;
@@ -18,7 +18,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 /// How long a process in a container may take for one answer; it asks for a second and a half.
-const PATIENCE: Duration = Duration::from_secs(20);
+const AGENT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Asks everybody about everybody.
 ///
@@ -29,36 +29,36 @@ pub async fn run(
     host: &Host,
     machine: &Machine,
     state: &State,
-) -> Result<Matrix, Failure> {
+) -> Result<Matrix, Error> {
     let mut nodes = machines(plan, host);
     if let Some(engine) = &machine.engine {
         nodes.extend(containers(plan, engine, state).await?);
     }
     nodes.extend(elsewhere(plan, host));
     let starts = nodes.iter().enumerate().filter(|(_, node)| node.answers());
-    let ends = starts.map(|(index, node)| End::start(index, node));
-    let mut ends = try_join_all(ends).await?;
+    let agents = starts.map(|(index, node)| Agent::start(index, node));
+    let mut agents = try_join_all(agents).await?;
     let ports = |node: &Node| {
-        let same = |end: &&End| {
-            let answering = nodes.get(end.node);
+        let same = |agent: &&Agent| {
+            let answering = nodes.get(agent.node);
             answering.is_some_and(|answering| answering.name == node.name)
         };
-        ends.iter().find(same).map(|end| end.ports)
+        agents.iter().find(same).map(|agent| agent.ports)
     };
-    let targets: Vec<(usize, Question)> = nodes
+    let targets: Vec<(usize, Target)> = nodes
         .iter()
         .enumerate()
         .map(|(index, node)| {
-            let question = Question {
+            let target = Target {
                 address: node.address,
                 ports: ports(node),
             };
-            (index, question)
+            (index, target)
         })
         .collect();
-    let asks = |end: &End| nodes.get(end.node).is_some_and(Node::asks);
-    let asking = ends.iter_mut().filter(|end| asks(end));
-    let rounds = asking.map(|end| end.ask(&nodes, &targets));
+    let asks = |agent: &Agent| nodes.get(agent.node).is_some_and(Node::asks);
+    let asking = agents.iter_mut().filter(|agent| asks(agent));
+    let rounds = asking.map(|agent| agent.ask(&nodes, &targets));
     let probes: Vec<Probe> = try_join_all(rounds).await?.into_iter().flatten().collect();
     Ok(Matrix::new(plan, nodes, &probes))
 }
@@ -82,7 +82,7 @@ fn machines(plan: &Plan, host: &Host) -> Vec<Node> {
 }
 
 /// The running containers on the environments' networks, whoever made them.
-async fn containers(plan: &Plan, engine: &Engine, state: &State) -> Result<Vec<Node>, Failure> {
+async fn containers(plan: &Plan, engine: &Engine, state: &State) -> Result<Vec<Node>, Error> {
     let mut found = Vec::new();
     for env in &plan.envs {
         let network = env.network();
@@ -99,7 +99,7 @@ async fn containers(plan: &Plan, engine: &Engine, state: &State) -> Result<Vec<N
         .into_iter()
         .map(|(env, container, address)| async move {
             let process = engine.process(&container.id).await?;
-            Ok::<_, Failure>(process.map(|process| Node {
+            Ok::<_, Error>(process.map(|process| Node {
                 id: container.id.clone(),
                 role: Role::Env(env),
                 name: container.name.clone(),
@@ -135,7 +135,7 @@ fn elsewhere(plan: &Plan, host: &Host) -> Vec<Node> {
 }
 
 /// A process in a container, or on the host.
-struct End {
+struct Agent {
     node: usize,
     name: String,
     ports: Ports,
@@ -145,8 +145,8 @@ struct End {
     _child: Child,
 }
 
-impl End {
-    async fn start(node: usize, of: &Node) -> Result<Self, Failure> {
+impl Agent {
+    async fn start(node: usize, of: &Node) -> Result<Self, Error> {
         let Node {
             name,
             process,
@@ -184,8 +184,8 @@ impl End {
     }
 
     /// What the process said before it ended.
-    async fn why(name: &str, child: Child) -> Failure {
-        let output = tokio::time::timeout(PATIENCE, child.wait_with_output()).await;
+    async fn why(name: &str, child: Child) -> Error {
+        let output = tokio::time::timeout(AGENT_TIMEOUT, child.wait_with_output()).await;
         let output = output.ok().and_then(Result::ok).map(|output| output.stderr);
         let said = String::from_utf8_lossy(&output.unwrap_or_default()).into_owned();
         let what = said.lines().next().unwrap_or_default();
@@ -196,16 +196,16 @@ impl End {
     async fn ask(
         &mut self,
         nodes: &[Node],
-        targets: &[(usize, Question)],
-    ) -> Result<Vec<Probe>, Failure> {
+        targets: &[(usize, Target)],
+    ) -> Result<Vec<Probe>, Error> {
         let own = nodes.get(self.node).map(|node| node.id.as_str());
         let others = targets.iter().filter(|(index, _)| {
             let target = nodes.get(*index).map(|node| node.id.as_str());
             target != own
         });
-        let (indices, questions): (Vec<usize>, Vec<Question>) = others.cloned().unzip();
+        let (indices, asked): (Vec<usize>, Vec<Target>) = others.cloned().unzip();
         let name = &self.name;
-        let mut line = serde_json::to_string(&questions).map_err(|_| broken(name, ""))?;
+        let mut line = serde_json::to_string(&asked).map_err(|_| broken(name, ""))?;
         line.push('\n');
         let written = self.input.write_all(line.as_bytes()).await;
         let answer = match written {
@@ -226,17 +226,17 @@ impl End {
 }
 
 async fn next(output: &mut Lines<BufReader<ChildStdout>>) -> Result<String, ()> {
-    let line = tokio::time::timeout(PATIENCE, output.next_line()).await;
+    let line = tokio::time::timeout(AGENT_TIMEOUT, output.next_line()).await;
     line.ok().and_then(Result::ok).flatten().ok_or(())
 }
 
-fn broken(name: &str, why: &str) -> Failure {
+fn broken(name: &str, why: &str) -> Error {
     let why = if why.is_empty() {
         "its process did not answer"
     } else {
         why
     };
-    Failure::new(
+    Error::new(
         format!("`{name}` cannot be probed: {why}"),
         "run homelab as root, while no container comes or goes",
     )

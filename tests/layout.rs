@@ -65,7 +65,10 @@ fn each_system_has_one_file_that_talks_to_it() {
     only_in("bollard", &["system/docker"]);
     only_in("/proc/", &["system/netlink", "verify"]);
     // The plan names it as a bind that it warns of, and is pure: it opens nothing.
-    only_in("/sys/", &["system/netlink", "system/systemd", "plan/service"]);
+    only_in(
+        "/sys/",
+        &["system/netlink", "system/systemd", "plan/service"],
+    );
     only_in("setns", &["verify/agent"]);
     only_in("socket2", &["verify/agent"]);
     only_in("saphyr_parser", &["input/yaml"]);

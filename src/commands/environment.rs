@@ -1,14 +1,13 @@
 //! The services of an environment: up and down.
 
-use super::Home;
-use crate::cli::{Change, Environment, Up};
-use crate::diff::containers::{self, Selection};
-use crate::diff::{self, Action, Diff, Step, network};
-use crate::error::{Blocker, DONE, FAILED, Failure, INTERRUPTED, USAGE};
-use crate::input::problem::{self, suggestion};
-use crate::input::service_files;
+use super::Context;
+use crate::cli::{DryRunArgs, Environment, Up};
+use crate::diff::{self, Diff, PullPhase, Request, Selection, preflight};
+use crate::error::{Diagnostic, Error, ExitStatus, none_of};
+use crate::input::problem::{Problems, in_order, suggestion};
+use crate::input::service_files::{self, ServiceFiles};
 use crate::observe::{self, Lan};
-use crate::plan::{Env, Host, PullPolicy, Restart, Service};
+use crate::plan::{self, CompleteService, Env, Host, PullPolicy, Restart};
 use crate::report::Waiting;
 use crate::system::Machine;
 use futures_util::StreamExt;
@@ -18,17 +17,17 @@ use std::time::Duration;
 
 /// How long after the last start homelab looks whether all that was started lives. Others had longer to die by then;
 /// `--wait` gives each of them half a second.
-const SETTLING: Duration = Duration::from_millis(40);
+const ALIVE_AFTER: Duration = Duration::from_millis(40);
 
 /// How long `--wait` waits without a word.
-const UNTOLD: Duration = Duration::from_secs(1);
+const SILENT_WAIT: Duration = Duration::from_secs(1);
 
-impl Home<'_> {
-    /// `homelab env-up`; returns the exit status.
+impl Context<'_> {
+    /// `homelab env-up`.
     ///
     /// # Errors
     /// Everything that stands in the way or goes wrong.
-    pub async fn env_up(&self, up: &Up) -> Result<u8, Failure> {
+    pub async fn env_up(&self, up: &Up) -> Result<ExitStatus, Error> {
         let options = &up.environment;
         let env = self.env(options.env.as_deref())?;
         let (machine, mut state) = observe::machine(self.plan).await?;
@@ -36,50 +35,46 @@ impl Home<'_> {
         let mut selection = self.selection(env, host, options);
         selection.force_recreate = up.force_recreate;
         selection.no_deps = up.no_deps;
-        selection.pull = up.pull;
+        selection.pull = up.pull.map(PullPolicy::from);
         check_services(&selection)?;
-        let mut services: Vec<Service> =
-            selection.with_dependencies().into_iter().cloned().collect();
-        if let Err(problems) = service_files::complete(env, &mut services) {
-            let problems = problem::in_order(problems);
-            self.report.problems(&problems, self.sources);
-            return Ok(USAGE);
-        }
+        let services = match complete(&selection) {
+            Ok(services) => services,
+            Err(problems) => {
+                self.report.diagnostics(&in_order(problems), self.sources);
+                return Ok(ExitStatus::Usage);
+            }
+        };
         self.notices(env, &services);
-        diff::preflight::engine(&state)?;
-        let warnings = network::ready(self.plan, host, env, &state)?;
-        self.report.warnings(&warnings);
         if options.change.dry_run {
-            selection.pulls_first = true;
+            selection.pulls = PullPhase::Planned;
         } else {
-            self.pull_always(&selection, &services, &machine).await?;
+            selection.pulls = PullPhase::Alone;
+            let pulls = diff::diff(&Request::EnvUp(&selection, &services), self.plan, &state)?;
+            self.report.warnings(&pulls.warnings);
+            if !pulls.steps.is_empty() {
+                self.apply(&pulls, &machine).await.0?;
+            }
+            selection.pulls = PullPhase::Done;
         }
+        preflight::engine(&state)?;
         observe::services(&machine, self.plan, env, &services, Lan::Asked, &mut state).await?;
-        let diff = containers::up(&selection, &services, &state)?;
+        let diff = diff::diff(&Request::EnvUp(&selection, &services), self.plan, &state)?;
         let status = self
             .carry_out(&diff, &services, &options.change, &machine)
             .await?;
-        if status == DONE && (up.wait || up.wait_timeout.is_some()) && !options.change.dry_run {
+        let waits = up.wait || up.wait_timeout.is_some();
+        if status == ExitStatus::Done && waits && !options.change.dry_run {
             self.wait(&services, up.wait_timeout, &machine).await?;
         }
         Ok(status)
     }
 
     /// What is worth knowing about the Compose files of an environment.
-    fn notices(&self, env: &Env, services: &[Service]) {
-        let index = self
-            .plan
-            .envs
-            .iter()
-            .position(|known| known.name == env.name);
-        let project = index.and_then(|index| self.projects.get(index));
-        let notices = project
-            .map(|project| project.notices.clone())
-            .unwrap_or_default();
-        self.report.problems(&notices, self.sources);
+    fn notices(&self, env: &Env, services: &[CompleteService]) {
+        self.report.diagnostics(&env.notices, self.sources);
         let idle: Vec<String> = services
             .iter()
-            .filter(|service| service.has_idle_ports && service.number == 1)
+            .filter(|service| service.has_idle_ports && service.replica == 1)
             .map(|service| service.name.clone())
             .collect();
         if !idle.is_empty() {
@@ -90,64 +85,29 @@ impl Home<'_> {
         }
     }
 
-    /// Pulls the images that are to be pulled whatever there is: only then it is known what else there is to do.
-    async fn pull_always(
-        &self,
-        selection: &Selection<'_>,
-        services: &[Service],
-        machine: &Machine,
-    ) -> Result<(), Failure> {
-        let always = services
-            .iter()
-            .filter(|service| selection.policy(service) == PullPolicy::Always);
-        let images: BTreeSet<(&str, Option<&str>)> = always
-            .map(|service| (service.image.as_str(), service.platform.as_deref()))
-            .collect();
-        let steps = images
-            .into_iter()
-            .enumerate()
-            .map(|(index, (image, platform))| Step {
-                id: index + 1,
-                action: Action::Pull {
-                    image: image.to_owned(),
-                    platform: platform.map(str::to_owned),
-                },
-                cause: "it is to be pulled always".to_owned(),
-                after: Vec::new(),
-                after_end: Vec::new(),
-            });
-        let diff = Diff {
-            steps: steps.collect(),
-            warnings: Vec::new(),
-        };
-        if diff.steps.is_empty() {
-            return Ok(());
-        }
-        self.apply(&diff, machine).await.0
-    }
-
     /// Waits until all services run, or have done their work.
     async fn wait(
         &self,
-        services: &[Service],
+        services: &[CompleteService],
         seconds: Option<u64>,
         machine: &Machine,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), Error> {
         let Some(engine) = &machine.engine else {
             return Ok(());
         };
         let waits = services.iter().map(|service| async move {
             let name = service.container();
-            let result = engine.until_up(&name).await;
+            let result = engine.wait_until_up(&name).await;
             (name, result)
         });
         let mut waits: FuturesUnordered<_> = waits.collect();
-        let mut left: BTreeSet<String> = services.iter().map(Service::container).collect();
-        let mut blockers = Vec::new();
+        let mut left: BTreeSet<String> =
+            services.iter().map(|service| service.container()).collect();
+        let mut diagnostics = Vec::new();
         let limit = Duration::from_secs(seconds.unwrap_or(u64::from(u32::MAX)));
         let mut limit = std::pin::pin!(tokio::time::sleep(limit));
         let mut stop = std::pin::pin!(super::interrupted());
-        let mut soon = std::pin::pin!(tokio::time::sleep(UNTOLD));
+        let mut soon = std::pin::pin!(tokio::time::sleep(SILENT_WAIT));
         let mut shown: Option<Waiting> = None;
         while !left.is_empty() {
             tokio::select! {
@@ -159,45 +119,41 @@ impl Home<'_> {
                     if let Some(shown) = &shown {
                         shown.go_on(&left);
                     }
-                    if let Err(failure) = result {
-                        blockers.extend(failure.blockers);
+                    if let Err(error) = result {
+                        diagnostics.extend(error.diagnostics);
                     }
                 }
                 () = &mut limit => {
-                    blockers.push(Blocker::new(
+                    diagnostics.push(Diagnostic::error(
                         format!("not ready after {} seconds: {}", seconds.unwrap_or_default(), diff::named(&left)),
                         "`homelab ps` and `homelab logs` show how they are; they go on by themselves",
                     ));
-                    return Err(blockers.into());
+                    return Err(diagnostics.into());
                 }
                 () = &mut stop => {
-                    blockers.push(Blocker::new(
+                    diagnostics.push(Diagnostic::error(
                         "interrupted while waiting for services",
                         "`homelab ps` shows how they are; they go on by themselves",
                     ));
-                    return Err(Failure { status: INTERRUPTED, blockers });
+                    return Err(Error { status: ExitStatus::Interrupted, diagnostics });
                 }
             }
         }
-        if blockers.is_empty() {
-            Ok(())
-        } else {
-            Err(blockers.into())
-        }
+        none_of(diagnostics)
     }
 
-    /// `homelab env-down`; returns the exit status.
+    /// `homelab env-down`.
     ///
     /// # Errors
     /// Everything that stands in the way or goes wrong.
-    pub async fn env_down(&self, options: &Environment) -> Result<u8, Failure> {
+    pub async fn env_down(&self, options: &Environment) -> Result<ExitStatus, Error> {
         let name = self.env_name(options.env.as_deref())?;
         let (machine, state) = observe::machine(self.plan).await?;
-        diff::preflight::engine(&state)?;
+        preflight::engine(&state)?;
         let made = || state.docker.of_environment(&name);
         let is_planned = self.plan.env(&name).is_some();
         if !is_planned && made().next().is_some() && options.services.is_empty() {
-            let diff = containers::down_unplanned(&name, &state);
+            let diff = diff::diff(&Request::UnplannedEnvDown(&name), self.plan, &state)?;
             return self.carry_out(&diff, &[], &options.change, &machine).await;
         }
         let env = self.env(Some(&name))?;
@@ -207,16 +163,16 @@ impl Home<'_> {
         if !options.services.iter().all(has_container) {
             check_services(&selection)?;
         }
-        let diff = containers::down(&selection, &state);
+        let diff = diff::diff(&Request::EnvDown(&selection), self.plan, &state)?;
         self.carry_out(&diff, &[], &options.change, &machine).await
     }
 
-    pub(super) fn env_name(&self, named: Option<&str>) -> Result<String, Failure> {
+    pub(super) fn env_name(&self, named: Option<&str>) -> Result<String, Error> {
         let name = named
             .map(str::to_owned)
             .or_else(|| self.plan.default_env.clone());
         name.ok_or_else(|| {
-            Failure::usage(
+            Error::usage(
                 "no environment was given, and the file has no `default_env`",
                 suggestion(
                     "",
@@ -228,11 +184,11 @@ impl Home<'_> {
     }
 
     /// The environment of that name, else the default one.
-    pub(super) fn env(&self, named: Option<&str>) -> Result<&Env, Failure> {
+    pub(super) fn env(&self, named: Option<&str>) -> Result<&Env, Error> {
         let name = self.env_name(named)?;
         let known = self.plan.envs.iter().map(|env| env.name.as_str());
         self.plan.env(&name).ok_or_else(|| {
-            Failure::usage(
+            Error::usage(
                 format!("the plan has no environment `{name}`"),
                 suggestion(&name, known, "environments"),
             )
@@ -248,20 +204,20 @@ impl Home<'_> {
         Selection {
             named: &options.services,
             remove_orphans: options.remove_orphans,
-            ..Selection::whole(self.plan, env, &host.name)
+            ..Selection::whole(self.plan, env, host)
         }
     }
 
-    /// Prints the steps of an environment or carries them out; returns the exit status.
+    /// Prints the steps of an environment or carries them out.
     async fn carry_out(
         &self,
         diff: &Diff,
-        services: &[Service],
-        change: &Change,
+        services: &[CompleteService],
+        args: &DryRunArgs,
         machine: &Machine,
-    ) -> Result<u8, Failure> {
+    ) -> Result<ExitStatus, Error> {
         self.report.warnings(&diff.warnings);
-        if change.dry_run {
+        if args.dry_run {
             return Ok(self.dry_run(diff));
         }
         let (result, started) = self.apply(diff, machine).await;
@@ -269,55 +225,73 @@ impl Home<'_> {
         let all_live = self.settle(machine, services, &started).await?;
         result?;
         if !all_live {
-            return Ok(FAILED);
+            return Ok(ExitStatus::Failed);
         }
         self.report.finished(diff.steps.len(), self.begun.elapsed());
-        Ok(DONE)
+        Ok(ExitStatus::Done)
     }
 
     /// Whether the containers that were started still live a moment later; the others are reported.
     async fn settle(
         &self,
         machine: &Machine,
-        services: &[Service],
+        services: &[CompleteService],
         started: &[String],
-    ) -> Result<bool, Failure> {
+    ) -> Result<bool, Error> {
         let Some(engine) = machine.engine.as_ref().filter(|_| !started.is_empty()) else {
             return Ok(true);
         };
-        tokio::time::sleep(SETTLING).await;
+        tokio::time::sleep(ALIVE_AFTER).await;
         let containers = engine.containers().await?;
         let lives = |name: &&String| {
             let found = containers.iter().find(|container| container.name == **name);
-            found.is_none_or(|found| found.state == "running" || found.exit_code() == Some(0))
+            found.is_none_or(|found| found.state == "running" || found.exit_code == Some(0))
         };
         // The list does not tell how often the Engine started one again.
         let again = services
             .iter()
             .filter(|service| service.restart != Restart::No);
-        let again: BTreeSet<String> = again.map(Service::container).collect();
+        let again: BTreeSet<String> = again.map(|service| service.container()).collect();
         let lives = |name: &&String| lives(name) && !again.contains(*name);
         let suspects = started.iter().filter(|name| !lives(name));
-        let deaths = suspects.map(|name| engine.death(name));
-        let deaths = futures_util::future::try_join_all(deaths).await?;
-        let deaths: Vec<_> = deaths.into_iter().flatten().collect();
-        self.report.deaths(&deaths);
-        Ok(deaths.is_empty())
+        let exits = suspects.map(|name| engine.exit(name));
+        let exits = futures_util::future::try_join_all(exits).await?;
+        let exits: Vec<_> = exits.into_iter().flatten().collect();
+        self.report.exits(&exits);
+        Ok(exits.is_empty())
     }
 }
 
+/// The services of a selection with what they depend on, their files read.
+///
+/// # Errors
+/// What is wrong with the files that they name.
+pub(super) fn complete(selection: &Selection) -> Result<Vec<CompleteService>, Problems> {
+    let env = selection.env;
+    let variable = |name: &str| {
+        let own = std::env::var(name).ok();
+        own.or_else(|| env.variables.get(name).cloned())
+    };
+    let files = ServiceFiles {
+        read: &service_files::read,
+        variable: &variable,
+    };
+    let services = selection.with_dependencies().into_iter().cloned();
+    plan::complete(services.collect(), &files)
+}
+
 /// Whether every service that was named can run here.
-fn check_services(selection: &Selection) -> Result<(), Failure> {
-    let (env, host) = (selection.env, selection.host);
+fn check_services(selection: &Selection) -> Result<(), Error> {
+    let (env, host) = (selection.env, &selection.host.name);
     let mut wrong = Vec::new();
     for name in selection.named {
         let known = env.services.iter().map(|service| service.name.as_str());
         match env.services.iter().find(|service| service.name == *name) {
-            None => wrong.push(Blocker::new(
+            None => wrong.push(Diagnostic::error(
                 format!("environment `{}` has no service `{name}`", env.name),
                 suggestion(name, known, "services"),
             )),
-            Some(service) if service.host != host => wrong.push(Blocker::new(
+            Some(service) if service.host != *host => wrong.push(Diagnostic::error(
                 format!(
                     "service `{name}` runs on host `{}`, and this is `{host}`",
                     service.host
@@ -330,8 +304,8 @@ fn check_services(selection: &Selection) -> Result<(), Failure> {
     if wrong.is_empty() {
         return Ok(());
     }
-    Err(Failure {
-        status: USAGE,
-        blockers: wrong,
+    Err(Error {
+        status: ExitStatus::Usage,
+        diagnostics: wrong,
     })
 }

@@ -1,9 +1,9 @@
 //! What people look at between the commands: the containers of an environment, their logs, and the merged services.
 
-use super::Home;
+use super::Context;
 use crate::cli::{Listing, Logs, Which};
 use crate::diff;
-use crate::error::{DONE, Failure};
+use crate::error::{Error, ExitStatus};
 use crate::input::problem::suggestion;
 use crate::observe;
 use crate::plan::Env;
@@ -13,12 +13,12 @@ use crate::system::docker::Tail;
 use futures_util::future::try_join_all;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-impl Home<'_> {
-    /// `homelab ps`; returns the exit status.
+impl Context<'_> {
+    /// `homelab ps`.
     ///
     /// # Errors
     /// When the Engine cannot be asked, or there is no such service.
-    pub async fn ps(&self, listing: &Listing) -> Result<u8, Failure> {
+    pub async fn ps(&self, listing: &Listing) -> Result<ExitStatus, Error> {
         let env = self.env(listing.which.env.as_deref())?;
         let (_, state) = observe::engine_alone().await?;
         diff::preflight::engine(&state)?;
@@ -28,19 +28,19 @@ impl Home<'_> {
             .filter(|container| listing.all || container.is_running())
             .collect();
         report::containers(self.report, &env.network(), &shown);
-        Ok(DONE)
+        Ok(ExitStatus::Done)
     }
 
-    /// `homelab logs`; returns the exit status.
+    /// `homelab logs`.
     ///
     /// # Errors
     /// When the Engine cannot be asked, or there is no such service.
-    pub async fn logs(&self, logs: &Logs) -> Result<u8, Failure> {
+    pub async fn logs(&self, logs: &Logs) -> Result<ExitStatus, Error> {
         let env = self.env(logs.which.env.as_deref())?;
         let (machine, state) = observe::engine_alone().await?;
         diff::preflight::engine(&state)?;
         let Some(engine) = &machine else {
-            return Ok(DONE);
+            return Ok(ExitStatus::Done);
         };
         let shown = containers(env, &logs.services, &state)?;
         let now = SystemTime::now()
@@ -61,26 +61,26 @@ impl Home<'_> {
         });
         if logs.follow {
             tokio::select! {
-                result = try_join_all(streams) => result.map(|_| DONE),
-                () = super::interrupted() => Ok(crate::error::INTERRUPTED),
+                result = try_join_all(streams) => result.map(|_| ExitStatus::Done),
+                () = super::interrupted() => Ok(ExitStatus::Interrupted),
             }
         } else {
             // One after the other, so that the lines of a service stay together.
             for stream in streams {
                 stream.await?;
             }
-            Ok(DONE)
+            Ok(ExitStatus::Done)
         }
     }
 
-    /// `homelab config`; returns the exit status.
+    /// `homelab config`.
     ///
     /// # Errors
     /// When there is no such environment.
-    pub fn config(&self, which: &Which) -> Result<u8, Failure> {
+    pub fn config(&self, which: &Which) -> Result<ExitStatus, Error> {
         let env = self.env(which.env.as_deref())?;
         report::services(self.report, env);
-        Ok(DONE)
+        Ok(ExitStatus::Done)
     }
 }
 
@@ -89,16 +89,16 @@ fn containers<'s>(
     env: &'s Env,
     services: &[String],
     state: &'s State,
-) -> Result<Vec<&'s Container>, Failure> {
+) -> Result<Vec<&'s Container>, Error> {
     let mut all: Vec<(&str, &Container)> = state.docker.of_environment(&env.name).collect();
-    all.sort_by(|a, b| (a.0, a.1.number()).cmp(&(b.0, b.1.number())));
+    all.sort_by(|a, b| (a.0, a.1.replica()).cmp(&(b.0, b.1.replica())));
     for name in services {
         let known = env.services.iter().map(|service| service.name.as_str());
         let known: Vec<&str> = known
             .chain(all.iter().map(|(service, _)| *service))
             .collect();
         if !known.contains(&name.as_str()) {
-            return Err(Failure::usage(
+            return Err(Error::usage(
                 format!("environment `{}` has no service `{name}`", env.name),
                 suggestion(name, known, "services"),
             ));
@@ -113,8 +113,8 @@ fn containers<'s>(
 /// What stands in front of a container's log lines.
 fn label(container: &Container) -> String {
     let service = container.service().map_or("", |(_, service)| service);
-    match container.number() {
+    match container.replica() {
         1 => service.to_owned(),
-        number => format!("{service}-{number}"),
+        replica => format!("{service}-{replica}"),
     }
 }

@@ -1,12 +1,13 @@
 //! The shim alone, and its service.
 
-use super::Home;
-use crate::cli::{Change, Run};
-use crate::commands::shim_service::Keeper;
-use crate::diff::{self, Diff, shim};
-use crate::error::{Blocker, Failure};
+use super::Context;
+use super::shim_service::ShimService;
+use crate::cli::{DryRunArgs, Run};
+use crate::diff::{self, Request, preflight};
+use crate::error::{Diagnostic, Error, ExitStatus};
 use crate::observe;
 use crate::plan::Host;
+use crate::plan::naming::SHIM_UNIT;
 use crate::plan::unit_files::{self, ShimUnit};
 use crate::state::State;
 use crate::system::Machine;
@@ -14,38 +15,36 @@ use crate::system::netlink::Netlink;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-impl Home<'_> {
-    /// `homelab shim up`; returns the exit status.
+impl Context<'_> {
+    /// `homelab shim up`.
     ///
     /// # Errors
     /// Everything that stands in the way or goes wrong.
-    pub async fn shim_up(&self, change: &Change) -> Result<u8, Failure> {
+    pub async fn shim_up(&self, args: &DryRunArgs) -> Result<ExitStatus, Error> {
         let (machine, state) = observe::machine(self.plan).await?;
         let host = self.host(&state)?;
-        self.check_the_units_file(change, &state)?;
-        let diff = shim::up(self.plan, host, &state)?;
-        self.check_shim_is_free(change, host, &diff, (&machine, &state))
+        self.check_the_units_file(args, &state)?;
+        let request = Request::ShimUp(host);
+        self.check_shim_is_free(args, host, &request, (&machine, &state))
             .await?;
-        let again = |state: &State| shim::up(self.plan, host, state);
-        self.converge(change, diff, (&machine, &state), again).await
+        self.converge(args, &request, (&machine, &state)).await
     }
 
-    /// `homelab shim down`; returns the exit status.
+    /// `homelab shim down`.
     ///
     /// # Errors
     /// What goes wrong.
-    pub async fn shim_down(&self, change: &Change) -> Result<u8, Failure> {
+    pub async fn shim_down(&self, args: &DryRunArgs) -> Result<ExitStatus, Error> {
         let (machine, state) = observe::machine(self.plan).await?;
-        let diff = shim::down(self.plan, &state);
-        let again = |state: &State| Ok(shim::down(self.plan, state));
-        self.converge(change, diff, (&machine, &state), again).await
+        self.converge(args, &Request::ShimDown, (&machine, &state))
+            .await
     }
 
-    /// `homelab shim install`; returns the exit status.
+    /// `homelab shim install`.
     ///
     /// # Errors
     /// Everything that stands in the way or goes wrong.
-    pub async fn shim_install(&self, change: &Change) -> Result<u8, Failure> {
+    pub async fn shim_install(&self, args: &DryRunArgs) -> Result<ExitStatus, Error> {
         let (machine, state) = observe::machine(self.plan).await?;
         let host = self.host(&state)?;
         let (program, file) = (own_path()?, self.file.absolute());
@@ -55,69 +54,70 @@ impl Home<'_> {
             file: text_of(&file)?,
             host: &host.name,
         };
-        let diff = shim::install(self.plan, host, &unit, &state)?;
-        self.check_shim_is_free(change, host, &diff, (&machine, &state))
+        let request = Request::ShimInstall(host, unit);
+        self.check_shim_is_free(args, host, &request, (&machine, &state))
             .await?;
-        let again = |state: &State| shim::install(self.plan, host, &unit, state);
-        self.converge(change, diff, (&machine, &state), again).await
+        self.converge(args, &request, (&machine, &state)).await
     }
 
-    /// `homelab shim uninstall`; returns the exit status.
+    /// `homelab shim uninstall`.
     ///
     /// # Errors
     /// What goes wrong.
-    pub async fn shim_uninstall(&self, change: &Change) -> Result<u8, Failure> {
+    pub async fn shim_uninstall(&self, args: &DryRunArgs) -> Result<ExitStatus, Error> {
         let (machine, state) = observe::machine(self.plan).await?;
-        let diff = shim::uninstall(self.plan, &state)?;
-        let again =
-            |state: &State| shim::uninstall(self.plan, state).map_err(|blocker| vec![blocker]);
-        self.converge(change, diff, (&machine, &state), again).await
+        self.converge(args, &Request::ShimUninstall, (&machine, &state))
+            .await
     }
 
-    /// `homelab shim run`; returns the exit status when it is told to stop.
+    /// `homelab shim run`: ends when it is told to stop.
     ///
     /// # Errors
     /// When this host is not known, or the kernel cannot be listened to.
-    pub async fn shim_run(&self, run: &Run) -> Result<u8, Failure> {
+    pub async fn shim_run(&self, run: &Run) -> Result<ExitStatus, Error> {
         let netlink = Netlink::connect()?;
         let links = observe::links(&netlink).await?;
         if !links.net_admin {
-            return Err(Failure::new(
+            return Err(Error::new(
                 "not permitted to change links, addresses and routes",
                 "run homelab as root, or have systemd run this: `homelab shim install`",
             ));
         }
         let host = self.host(&links)?;
-        let keeper = Keeper {
+        let service = ShimService {
             plan: self.plan,
             host,
             parent_links: &run.parent_links,
             report: self.report,
         };
-        keeper.run(netlink).await
+        service.run(netlink).await
     }
 
     /// Whether another machine has the address of a shim that is about to be made: two that answer for one address break
     /// each other.
     pub(super) async fn check_shim_is_free(
         &self,
-        change: &Change,
+        args: &DryRunArgs,
         host: &Host,
-        diff: &Diff,
+        request: &Request<'_>,
         (machine, state): (&Machine, &State),
-    ) -> Result<(), Failure> {
+    ) -> Result<(), Error> {
         let is_made = state.link(&self.plan.shim_name).is_some();
-        if change.dry_run || diff.steps.is_empty() || is_made {
+        if args.dry_run || is_made {
             return Ok(());
         }
-        diff::preflight::permission(diff, state)?;
-        let parent = diff::preflight::parent(self.plan, host, state)?;
+        let diff = diff::diff(request, self.plan, state)?;
+        if diff.steps.is_empty() {
+            return Ok(());
+        }
+        preflight::permission(&diff, state)?;
+        let parent = preflight::parent(self.plan, host, state)?;
         let asked = [host.shim];
-        let answering = machine.netlink.answering(&parent.name, &asked).await?;
+        let answering = machine.netlink.arp_probe(&parent.name, &asked).await?;
         if answering.is_empty() {
             return Ok(());
         }
-        Err(Failure::new(
+        Err(Error::new(
             format!(
                 "another machine on the LAN answers for {}, the address of this host's shim",
                 host.shim
@@ -132,22 +132,19 @@ impl Home<'_> {
     /// Whether an installed service keeps the shim by this file: by two files it would never be right.
     pub(super) fn check_the_units_file(
         &self,
-        change: &Change,
+        args: &DryRunArgs,
         state: &State,
-    ) -> Result<(), Failure> {
-        let text = state
-            .systemd
-            .shim
-            .file(&unit_files::path(unit_files::SHIM_UNIT));
+    ) -> Result<(), Error> {
+        let text = state.systemd.shim.file(&unit_files::path(SHIM_UNIT));
         let unit = text.and_then(ShimUnit::parse);
         let own = self.file.absolute();
         let Some(unit) = unit.filter(|unit| Path::new(unit.file) != own) else {
             return Ok(());
         };
-        let other = Blocker::new(
+        let other = Diagnostic::error(
             format!(
                 "`{}` keeps the shim as `{}` says, and this is `{}`",
-                unit_files::SHIM_UNIT,
+                SHIM_UNIT,
                 unit.file,
                 own.display()
             ),
@@ -156,8 +153,8 @@ impl Home<'_> {
                 unit.file
             ),
         );
-        if change.dry_run {
-            self.report.warnings(&[other]);
+        if args.dry_run {
+            self.report.warnings(&[other.into_warning()]);
             return Ok(());
         }
         Err(other.into())
@@ -168,7 +165,7 @@ impl Home<'_> {
 ///
 /// # Errors
 /// Where a unit cannot run it, or should not.
-fn own_path() -> Result<PathBuf, Failure> {
+fn own_path() -> Result<PathBuf, Error> {
     let path = std::env::current_exe().unwrap_or_default();
     // The unit sees no home folders and no temporary ones, and what runs at boot as a service should not be replaceable by
     // whoever owns those.
@@ -177,7 +174,7 @@ fn own_path() -> Result<PathBuf, Failure> {
         return Ok(path);
     }
     let shown = path.display();
-    Err(Failure::new(
+    Err(Error::new(
         format!("this program is `{shown}`, where no service can run it"),
         format!(
             "put it where programs are: `install {shown} /usr/local/bin/`, then run `/usr/local/bin/homelab shim install`"
@@ -186,7 +183,7 @@ fn own_path() -> Result<PathBuf, Failure> {
 }
 
 /// Whether a service with a user of its own can read a file.
-fn check_readable(file: &Path) -> Result<(), Failure> {
+fn check_readable(file: &Path) -> Result<(), Error> {
     // Of these folders the unit sees nothing but the file.
     let is_shown = ["/home", "/root", "/run/user"]
         .iter()
@@ -197,7 +194,7 @@ fn check_readable(file: &Path) -> Result<(), Failure> {
     let folders = file.ancestors().skip(1).filter(|_| !is_shown);
     let closed = folders.filter(|folder| !is_open(folder, 0o001)).last();
     if let Some(folder) = closed {
-        return Err(Failure::new(
+        return Err(Error::new(
             format!(
                 "`{}` may be entered by its owner only, and the service has a user of its own",
                 folder.display()
@@ -209,7 +206,7 @@ fn check_readable(file: &Path) -> Result<(), Failure> {
         ));
     }
     if !is_open(file, 0o004) {
-        return Err(Failure::new(
+        return Err(Error::new(
             format!(
                 "`{}` may be read by its owner only, and the service has a user of its own",
                 file.display()
@@ -224,11 +221,11 @@ fn check_readable(file: &Path) -> Result<(), Failure> {
 }
 
 /// A path that can stand in the file of a unit.
-fn text_of(path: &Path) -> Result<&str, Failure> {
+fn text_of(path: &Path) -> Result<&str, Error> {
     let fits = |c: char| c.is_ascii_alphanumeric() || "/._-+@~".contains(c);
     let text = path.to_str().filter(|text| text.chars().all(fits));
     text.ok_or_else(|| {
-        Failure::new(
+        Error::new(
             format!(
                 "the path `{}` cannot stand in the file of a unit",
                 path.display()

@@ -1,34 +1,33 @@
 //! What the unit of the shim runs: makes the links, tells systemd so, listens to the kernel, and puts back what disappears.
 
 use crate::apply::{self, Event};
-use crate::diff::{preflight, shim};
-use crate::error::{Blocker, DONE, Failure};
+use crate::diff::{self, Diff, Request, preflight};
+use crate::error::{Diagnostic, Error, ExitStatus};
 use crate::observe;
 use crate::plan::{Host, Plan};
 use crate::report::Report;
-use crate::system::Machine;
 use crate::system::netlink::Netlink;
-use crate::system::systemd;
+use crate::system::{Machine, systemd};
 use futures_util::StreamExt as _;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
 
 /// How long Docker is kept waiting at boot for a parent that does not appear. Less than `TimeoutStartSec=` of the unit.
-const START: Duration = Duration::from_secs(60);
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long changes of the kernel are collected: what is done to a link by hand comes as a handful of messages.
-const SETTLING: Duration = Duration::from_millis(20);
+const COLLECT_TIME: Duration = Duration::from_millis(20);
 
-/// So many repairs, each at most [`CALM`] after the one before, are nobody's fight.
+/// So many repairs, each at most [`CALM_AFTER`] after the one before, are nobody's fight.
 const PATIENT_REPAIRS: u32 = 10;
-const CALM: Duration = Duration::from_secs(10);
+const CALM_AFTER: Duration = Duration::from_secs(10);
 
 /// The longest pause between two repairs, and between two attempts that fail.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// What is kept.
-pub struct Keeper<'a> {
+pub struct ShimService<'a> {
     /// The address plan.
     pub plan: &'a Plan,
     /// This host.
@@ -44,17 +43,17 @@ enum Look {
     /// So many steps were needed; now they are as planned.
     AsPlanned(usize),
     /// They cannot be made yet.
-    Waiting(Blocker),
+    Waiting(Diagnostic),
     /// They could not be made.
-    Failed(Failure),
+    Failed(Error),
 }
 
-impl Keeper<'_> {
-    /// Keeps the links until the process is told to stop, and removes them then. Returns the exit status.
+impl ShimService<'_> {
+    /// Keeps the links until the process is told to stop, and removes them then.
     ///
     /// # Errors
     /// When the kernel cannot be listened to, or the links cannot be removed.
-    pub async fn run(&self, netlink: Netlink) -> Result<u8, Failure> {
+    pub async fn run(&self, netlink: Netlink) -> Result<ExitStatus, Error> {
         let machine = Machine {
             netlink,
             engine: None,
@@ -64,11 +63,11 @@ impl Keeper<'_> {
             listen(SignalKind::interrupt())?,
         );
         // Before the first look, so that nothing is missed in between.
-        let mut changes = Netlink::changes()?;
-        let mut course = Course::new(self);
+        let mut changes = Netlink::subscribe()?;
+        let mut repairs = RepairState::new(self);
         loop {
             let look = self.look(&machine).await;
-            let (mut due, pause) = course.after(look);
+            let (mut due, pause) = repairs.after(look);
             let mut earliest = Instant::now() + pause;
             loop {
                 tokio::select! {
@@ -76,16 +75,16 @@ impl Keeper<'_> {
                     _ = interrupt.recv() => return self.release(&machine).await,
                     change = changes.next() => {
                         if change.is_none() {
-                            return Err(Failure::new(
+                            return Err(Error::new(
                                 "the kernel tells no more about its links",
                                 "`journalctl -k` may tell why; systemd starts the service again",
                             ));
                         }
                         due = true;
-                        earliest = earliest.max(Instant::now() + SETTLING);
+                        earliest = earliest.max(Instant::now() + COLLECT_TIME);
                     }
                     () = sleep_until(earliest), if due => break,
-                    () = sleep_until(course.deadline), if !course.is_ready => course.ready(false),
+                    () = sleep_until(repairs.deadline), if !repairs.is_ready => repairs.ready(false),
                 }
             }
         }
@@ -95,32 +94,32 @@ impl Keeper<'_> {
     async fn look(&self, machine: &Machine) -> Look {
         let state = match observe::links(&machine.netlink).await {
             Ok(state) => state,
-            Err(failure) => return Look::Failed(failure),
+            Err(error) => return Look::Failed(error),
         };
-        let parent = match preflight::parent_there(self.plan, self.host, &state) {
-            Ok(parent) => parent,
-            Err(blocker) => return Look::Waiting(blocker),
-        };
-        let (plan, host) = (self.plan, self.host);
-        let diff = match shim::keep(plan, host, parent, self.parent_links, &state) {
+        if let Err(missing) = preflight::parent_there(self.plan, self.host, &state) {
+            return Look::Waiting(missing);
+        }
+        let request = Request::ShimRun(self.host, self.parent_links);
+        let diff = match diff::diff(&request, self.plan, &state) {
             Ok(diff) => diff,
-            Err(blockers) => return Look::Failed(blockers.into()),
+            Err(error) => return Look::Failed(error),
         };
         match self.apply(&diff, machine).await {
             Ok(()) => Look::AsPlanned(diff.steps.len()),
-            Err(failure) => Look::Failed(failure),
+            Err(error) => Look::Failed(error),
         }
     }
 
-    async fn release(&self, machine: &Machine) -> Result<u8, Failure> {
+    async fn release(&self, machine: &Machine) -> Result<ExitStatus, Error> {
         systemd::status("removing the links");
         let state = observe::links(&machine.netlink).await?;
-        let diff = shim::release(self.plan, self.parent_links, &state);
+        let request = Request::ShimRelease(self.parent_links);
+        let diff = diff::diff(&request, self.plan, &state)?;
         self.apply(&diff, machine).await?;
-        Ok(DONE)
+        Ok(ExitStatus::Done)
     }
 
-    async fn apply(&self, diff: &crate::diff::Diff, machine: &Machine) -> Result<(), Failure> {
+    async fn apply(&self, diff: &Diff, machine: &Machine) -> Result<(), Error> {
         apply::apply(&diff.steps, machine, std::future::pending(), |event| {
             if let Event::Done(step, elapsed) = event {
                 self.report.done(step, elapsed);
@@ -130,9 +129,9 @@ impl Keeper<'_> {
     }
 }
 
-fn listen(kind: SignalKind) -> Result<Signal, Failure> {
+fn listen(kind: SignalKind) -> Result<Signal, Error> {
     signal(kind).map_err(|_| {
-        Failure::new(
+        Error::new(
             "the kernel lets homelab hear no signals",
             "run it without restrictions of system calls",
         )
@@ -140,8 +139,8 @@ fn listen(kind: SignalKind) -> Result<Signal, Failure> {
 }
 
 /// What was said, and how often something had to be put back.
-struct Course<'a> {
-    keeper: &'a Keeper<'a>,
+struct RepairState<'a> {
+    service: &'a ShimService<'a>,
     /// systemd knows that the links are there, or that they will not be soon.
     is_ready: bool,
     /// When systemd is told in any case.
@@ -149,18 +148,18 @@ struct Course<'a> {
     /// The links were there once.
     were_there: bool,
     /// What was said last, so that nothing is said twice.
-    said: Vec<Blocker>,
+    said: Vec<Diagnostic>,
     /// Attempts that failed, one after another.
     failures: u32,
     pace: Pace,
 }
 
-impl<'a> Course<'a> {
-    fn new(keeper: &'a Keeper<'a>) -> Self {
+impl<'a> RepairState<'a> {
+    fn new(service: &'a ShimService<'a>) -> Self {
         Self {
-            keeper,
+            service,
             is_ready: false,
-            deadline: Instant::now() + START,
+            deadline: Instant::now() + READY_TIMEOUT,
             were_there: false,
             said: Vec::new(),
             failures: 0,
@@ -172,12 +171,15 @@ impl<'a> Course<'a> {
     fn after(&mut self, look: Look) -> (bool, Duration) {
         match look {
             Look::AsPlanned(steps) => (false, self.as_planned(steps)),
-            Look::Waiting(Blocker { what, hint, .. }) => {
-                self.say(vec![Blocker::new(format!("waiting: {what}"), hint)]);
+            Look::Waiting(Diagnostic { what, hint, .. }) => {
+                self.say(vec![Diagnostic::warning(
+                    format!("waiting: {what}"),
+                    hint.unwrap_or_default(),
+                )]);
                 (false, Duration::ZERO)
             }
-            Look::Failed(failure) => {
-                self.say(failure.blockers);
+            Look::Failed(error) => {
+                self.say(error.diagnostics);
                 self.failures = self.failures.saturating_add(1);
                 (true, doubled(self.failures))
             }
@@ -188,22 +190,22 @@ impl<'a> Course<'a> {
         self.failures = 0;
         let waited = !self.said.is_empty();
         self.said.clear();
-        let Keeper {
+        let ShimService {
             plan, host, report, ..
-        } = self.keeper;
+        } = self.service;
         if !self.were_there {
             report.note(&format!(
                 "the shim is there: {} on {}",
                 host.shim, plan.shim_name
             ));
         }
-        if self.is_ready && waited && !self.keeper.parent_links.is_empty() {
-            report.warnings(&[Blocker::new(
+        if self.is_ready && waited && !self.service.parent_links.is_empty() {
+            report.warnings(&[Diagnostic::warning(
                 "Docker was started without the parent links of its networks",
                 "restart Docker if their containers do not run: `systemctl restart docker`",
             )]);
         } else if self.were_there && waited {
-            report.warnings(&[Blocker::new(
+            report.warnings(&[Diagnostic::warning(
                 "the interfaces of containers went with the parent",
                 "start them again: `docker restart $(docker ps -q --filter label=homelab.environment)`",
             )]);
@@ -214,7 +216,7 @@ impl<'a> Course<'a> {
             Duration::ZERO
         };
         if !pause.is_zero() {
-            report.warnings(&[Blocker::new(
+            report.warnings(&[Diagnostic::warning(
                 format!(
                     "something takes the shim away again and again; waiting {} s before the next repair",
                     pause.as_secs()
@@ -235,7 +237,7 @@ impl<'a> Course<'a> {
         let status = if is_there {
             "the shim is there"
         } else {
-            self.keeper.report.warnings(&[Blocker::new(
+            self.service.report.warnings(&[Diagnostic::warning(
                 "the shim is not there yet; what waits for it starts without it",
                 "the shim comes as soon as its parent is there",
             )]);
@@ -250,15 +252,19 @@ impl<'a> Course<'a> {
     }
 
     /// Says what keeps the links from being as planned, unless it was said last.
-    fn say(&mut self, blockers: Vec<Blocker>) {
-        if self.said == blockers {
+    fn say(&mut self, diagnostics: Vec<Diagnostic>) {
+        let diagnostics: Vec<Diagnostic> = diagnostics
+            .into_iter()
+            .map(Diagnostic::into_warning)
+            .collect();
+        if self.said == diagnostics {
             return;
         }
-        if let Some(Blocker { what, .. }) = blockers.first() {
+        if let Some(Diagnostic { what, .. }) = diagnostics.first() {
             systemd::status(what);
         }
-        self.keeper.report.warnings(&blockers);
-        self.said = blockers;
+        self.service.report.warnings(&diagnostics);
+        self.said = diagnostics;
     }
 }
 
@@ -273,7 +279,9 @@ struct Pace {
 impl Pace {
     /// How long to wait before the next repair.
     fn repaired(&mut self, now: Instant) -> Duration {
-        let is_calm = self.last.is_none_or(|last| now > last + self.pause + CALM);
+        let is_calm = self
+            .last
+            .is_none_or(|last| now > last + self.pause + CALM_AFTER);
         self.repairs = if is_calm {
             1
         } else {

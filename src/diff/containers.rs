@@ -5,23 +5,22 @@ mod up;
 
 pub use up::up;
 
-use super::{Action, Diff, StepId, named};
-use crate::plan::{Env, Plan, PullPolicy, Service};
+use super::difference::{Cause, Object};
+use super::step::{Action, ContainerAction, NetworkAction};
+use super::{Diff, StepId, named};
+use crate::plan::{Env, Host, Plan, PullPolicy, Service};
 use crate::state::{Container, State};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What of an environment is meant.
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "they are options of the command line, each by itself"
-)]
+#[derive(Clone, Copy)]
 pub struct Selection<'a> {
     /// The address plan.
     pub plan: &'a Plan,
     /// The environment.
     pub env: &'a Env,
     /// This host: services of other hosts are none of its business.
-    pub host: &'a str,
+    pub host: &'a Host,
     /// The services that were named; none stands for all.
     pub named: &'a [String],
     /// Containers whose services the file no longer has go too.
@@ -32,14 +31,26 @@ pub struct Selection<'a> {
     pub no_deps: bool,
     /// When images are pulled, in the place of what services say.
     pub pull: Option<PullPolicy>,
-    /// Images that are always pulled are still to be pulled.
-    pub pulls_first: bool,
+    /// What is done about images that are always pulled.
+    pub pulls: PullPhase,
+}
+
+/// Images that are pulled whatever there is: only when they were it is known what else there is to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PullPhase {
+    /// They are pulled before all else, in one go with it.
+    #[default]
+    Planned,
+    /// They alone are pulled.
+    Alone,
+    /// They were pulled.
+    Done,
 }
 
 impl<'a> Selection<'a> {
     /// The environment's services on this host.
     fn here(&self) -> impl Iterator<Item = &'a Service> {
-        let host = self.host;
+        let host = self.host.name.as_str();
         self.env
             .services
             .iter()
@@ -47,7 +58,7 @@ impl<'a> Selection<'a> {
     }
 
     /// Everything of an environment, as commands mean it that take no options.
-    pub fn whole(plan: &'a Plan, env: &'a Env, host: &'a str) -> Self {
+    pub fn whole(plan: &'a Plan, env: &'a Env, host: &'a Host) -> Self {
         Self {
             plan,
             env,
@@ -57,7 +68,7 @@ impl<'a> Selection<'a> {
             force_recreate: false,
             no_deps: false,
             pull: None,
-            pulls_first: false,
+            pulls: PullPhase::Done,
         }
     }
 
@@ -100,7 +111,7 @@ impl<'a> Selection<'a> {
             .collect()
     }
 
-    fn report_orphans(&self, orphans: &[(&str, &Container)], command: &str, diff: &mut Diff) {
+    fn warn_of_orphans(&self, orphans: &[(&str, &Container)], command: &str, diff: &mut Diff) {
         if orphans.is_empty() {
             return;
         }
@@ -126,21 +137,22 @@ pub fn down(selection: &Selection, state: &State) -> Diff {
     if selection.named.is_empty() {
         if selection.remove_orphans {
             for (_, orphan) in &orphans {
-                remove(orphan, "the plan does not have it", &[], &mut diff);
+                let cause = unplanned(orphan, "the plan does not have it");
+                remove(orphan, cause, &[], &mut diff);
             }
         } else {
-            selection.report_orphans(&orphans, "env-down", &mut diff);
+            selection.warn_of_orphans(&orphans, "env-down", &mut diff);
         }
     } else {
         for (service, orphan) in &orphans {
             if selection.named.iter().any(|name| name == service) {
-                remove(orphan, "it was named", &[], &mut diff);
+                remove(orphan, unplanned(orphan, "it was named"), &[], &mut diff);
             }
         }
     }
     let going = selection
         .here()
-        .filter(|service| service.number == 1)
+        .filter(|service| service.replica == 1)
         .filter(|service| selection.named.is_empty() || selection.named.contains(&service.name));
     let mut removed: BTreeMap<&str, Vec<StepId>> = BTreeMap::new();
     // A service goes when nobody who depends on it is left.
@@ -153,24 +165,28 @@ pub fn down(selection: &Selection, state: &State) -> Diff {
             .copied()
             .collect();
         let containers = state.docker.instances(&selection.env.name, &service.name);
-        let steps = containers
-            .map(|container| remove(container, "it is to be taken down", &after, &mut diff));
+        let steps = containers.map(|container| {
+            let cause = unplanned(container, "it is to be taken down");
+            remove(container, cause, &after, &mut diff)
+        });
         removed.insert(&service.name, steps.collect());
     }
     remove_networks(&selection.env.name, state, &mut diff);
     diff
 }
 
-/// Removes the networks of an environment that nobody is left on, but for its part of the home network.
+/// Removes the networks of an environment that nobody is left on, but for its part of the LAN.
 fn remove_networks(env: &str, state: &State, diff: &mut Diff) {
     let own = state.docker.networks.iter();
-    for network in own.filter(|network| network.extra_of() == Some(env)) {
+    for network in own.filter(|network| network.compose_environment() == Some(env)) {
         let attached = state.docker.attached(&network.name);
         let removed: BTreeMap<&str, StepId> = diff
             .steps
             .iter()
             .filter_map(|step| match &step.action {
-                Action::RemoveContainer { name } => Some((name.as_str(), step.id)),
+                Action::Container(ContainerAction::Remove { name }) => {
+                    Some((name.as_str(), step.id))
+                }
                 _ => None,
             })
             .collect();
@@ -190,11 +206,14 @@ fn remove_networks(env: &str, state: &State, diff: &mut Diff) {
                 .iter()
                 .filter_map(|name| removed.get(name).copied())
                 .collect();
-            let action = Action::RemoveNetwork {
+            let action = NetworkAction::Remove {
                 name: network.name.clone(),
                 id: network.id.clone(),
             };
-            diff.push(action, "nobody is on it", &after);
+            let cause = Object::new("network", network.name.as_str())
+                .unplanned()
+                .because("nobody is on it");
+            diff.push(action, cause, &after);
         } else if !left.iter().all(is_ours) {
             diff.warn(
                 format!(
@@ -233,7 +252,7 @@ fn in_order<T>(mut waiting: Vec<T>, waits_for: impl Fn(&T, &T) -> bool) -> Vec<T
 pub fn down_unplanned(env: &str, state: &State) -> Diff {
     let mut diff = Diff::default();
     for (_, container) in state.docker.of_environment(env) {
-        let cause = "the plan has no such environment";
+        let cause = unplanned(container, "the plan has no such environment");
         remove(container, cause, &[], &mut diff);
     }
     remove_networks(env, state, &mut diff);
@@ -241,12 +260,25 @@ pub fn down_unplanned(env: &str, state: &State) -> Diff {
 }
 
 /// Stops a container when it runs, and removes it.
-fn remove(container: &Container, cause: &str, after: &[StepId], diff: &mut Diff) -> StepId {
-    let name = container.name.clone();
+fn remove(
+    container: &Container,
+    cause: impl Into<Cause>,
+    after: &[StepId],
+    diff: &mut Diff,
+) -> StepId {
+    let (name, cause) = (container.name.clone(), cause.into());
     if !container.is_running() {
-        return diff.push(Action::RemoveContainer { name }, cause, after);
+        return diff.push(ContainerAction::Remove { name }, cause, after);
     }
-    let stop = Action::StopContainer { name: name.clone() };
+    let text = cause.text.clone();
+    let stop = ContainerAction::Stop { name: name.clone() };
     let stopped = diff.push(stop, cause, after);
-    diff.push(Action::RemoveContainer { name }, cause, &[stopped])
+    diff.push(ContainerAction::Remove { name }, text, &[stopped])
+}
+
+/// That the plan does not have a container.
+fn unplanned(container: &Container, cause: &str) -> Cause {
+    Object::new("container", container.name.as_str())
+        .unplanned()
+        .because(cause)
 }

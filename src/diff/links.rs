@@ -1,19 +1,29 @@
 //! The shim and the parent links: which ones the plan wants, what stands in their way, and the steps to them. Pure.
 
-use super::{Action, Diff, StepId};
-use crate::error::Blocker;
-use crate::plan::{Host, Plan, mac_of, network_name};
-use crate::state::{LINK_ALIAS_PREFIX, Link, Route, State};
+use super::difference::{Difference, Object};
+use super::step::LinkAction;
+use super::{Diff, StepId};
+use crate::error::{Diagnostic, Error, none_of};
+use crate::plan::naming::{mac_of, parent_link_alias, parent_link_mac, shim_alias};
+use crate::plan::{Host, Mac, Plan, joined};
+use crate::state::{Link, Route, State};
 use ipnet::Ipv4Net;
-use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
+
+/// What is wanted of the links of a machine.
+pub(super) struct Target<'a> {
+    pub plan: &'a Plan,
+    pub host: &'a Host,
+    /// The interface that they stand on.
+    pub parent: &'a str,
+}
 
 /// A link that should exist.
 pub(super) struct WantedLink {
     pub name: String,
     parent: String,
-    mac: String,
+    mac: Mac,
     alias: String,
     /// What makes a link the shim; a parent link has nothing of it and stays down.
     shim: Option<Shim>,
@@ -32,12 +42,13 @@ struct Shim {
 }
 
 /// Every link that the plan may want on this host: the shim, and a parent link for each environment.
-fn plannable(plan: &Plan, host: &Host, parent: &str) -> Vec<WantedLink> {
+fn plannable(target: &Target) -> Vec<WantedLink> {
+    let Target { plan, host, parent } = *target;
     let shim = WantedLink {
         name: plan.shim_name.clone(),
         parent: parent.to_owned(),
         mac: mac_of(host.shim),
-        alias: format!("{LINK_ALIAS_PREFIX}shim"),
+        alias: shim_alias(),
         shim: Some(Shim {
             address: host.shim,
             route: shim_route(plan, host),
@@ -46,34 +57,28 @@ fn plannable(plan: &Plan, host: &Host, parent: &str) -> Vec<WantedLink> {
     let parents = plan.envs.iter().map(|env| WantedLink {
         name: env.parent_link(),
         parent: parent.to_owned(),
-        mac: parent_link_mac(&env.name, host),
-        alias: format!("{LINK_ALIAS_PREFIX}parent of {}", network_name(&env.name)),
+        mac: parent_link_mac(&env.name, host.address),
+        alias: parent_link_alias(&env.name),
         shim: None,
     });
     std::iter::once(shim).chain(parents).collect()
 }
 
 /// The shim, and those parent links that are among `parents`, the parents of networks that stay or come.
-pub(super) fn wanted(
-    plan: &Plan,
-    host: &Host,
-    parent: &str,
-    parents: &BTreeSet<&str>,
-) -> Vec<WantedLink> {
-    let mut links = plannable(plan, host, parent);
+pub(super) fn wanted(target: &Target, parents: &BTreeSet<&str>) -> Vec<WantedLink> {
+    let mut links = plannable(target);
     links.retain(|link| link.shim.is_some() || parents.contains(link.name.as_str()));
     links
 }
 
 /// Links of ours that are neither wanted nor among `parents`.
-pub(super) fn surplus<'a>(
-    plan: &Plan,
-    host: &Host,
+pub(super) fn obsolete<'a>(
+    target: &Target,
     wanted: &[WantedLink],
     parents: &BTreeSet<&str>,
     state: &'a State,
 ) -> Vec<&'a Link> {
-    let plannable = plannable(plan, host, "");
+    let plannable = plannable(target);
     let is_ours = |link: &Link| {
         let mut known = plannable.iter().filter(|known| known.name == link.name);
         link.is_ours() || known.any(|known| is_half_made(link, known))
@@ -87,35 +92,32 @@ pub(super) fn surplus<'a>(
         .collect()
 }
 
-/// A hardware address that stays, for a link that is never up. It is also how a link that was made but not yet marked when
-/// homelab was killed is known again.
-fn parent_link_mac(env: &str, host: &Host) -> String {
-    let hash = Sha256::digest(format!("{env}@{}", host.address));
-    let tail: Vec<String> = hash
-        .iter()
-        .take(4)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    format!("02:68:{}", tail.join(":"))
-}
-
 /// A link that homelab made but had no time to mark: the name, kind and hardware address are ours and it was never used.
 fn is_half_made(link: &Link, wanted: &WantedLink) -> bool {
     link.alias.is_none()
         && link.kind == "macvlan"
-        && link.mac == wanted.mac
+        && link.mac == Some(wanted.mac)
         && !link.up
         && link.addresses.is_empty()
 }
 
+/// Goes on when nothing stands where one of these links belongs.
+///
+/// # Errors
+/// All that does.
+pub(super) fn check_conflicts(links: &[WantedLink], state: &State) -> Result<(), Error> {
+    let conflicts = links.iter().filter_map(|link| conflict(link, state));
+    none_of(conflicts.collect())
+}
+
 /// What homelab did not make but stands where a link of the plan belongs.
-pub(super) fn in_the_way(wanted: &WantedLink, state: &State) -> Option<Blocker> {
+pub(super) fn conflict(wanted: &WantedLink, state: &State) -> Option<Diagnostic> {
     let name = &wanted.name;
     if let Some(link) = state.link(name)
         && !link.is_ours()
         && !is_half_made(link, wanted)
     {
-        return Some(Blocker::new(
+        return Some(Diagnostic::error(
             format!("there is a link `{name}` that homelab did not make"),
             format!(
                 "remove it with `ip link del {name}`, and what makes it at boot (an older unit or script), or choose another name in `[shim]`"
@@ -129,7 +131,7 @@ pub(super) fn in_the_way(wanted: &WantedLink, state: &State) -> Option<Blocker> 
         .iter()
         .find(|link| link.name != *name && !link.is_ours() && link.has(address));
     if let Some(other) = other {
-        return Some(Blocker::new(
+        return Some(Diagnostic::error(
             format!(
                 "link `{}` has {address}, the shim's address, and homelab did not make it",
                 other.name
@@ -144,7 +146,7 @@ pub(super) fn in_the_way(wanted: &WantedLink, state: &State) -> Option<Blocker> 
         let is_ours = state.link(&route.link).is_some_and(Link::is_ours);
         route.destination == destination && route.metric == 0 && route.link != *name && !is_ours
     })?;
-    Some(Blocker::new(
+    Some(Diagnostic::error(
         format!(
             "there is a route to {destination} over `{}` that homelab did not make",
             route.link
@@ -172,112 +174,172 @@ pub(super) fn steps(
     deleted: &[StepId],
 ) -> Vec<StepId> {
     let name = &wanted.name;
+    let object = || Object::new("link", name.as_str());
     let mut existing = state.link(name);
     let mut last = Vec::new();
     if let Some(link) = existing
-        && let Some(cause) = misfit(link, wanted)
+        && let Some(difference) = recreate_reason(link, wanted)
     {
-        let delete = Action::DeleteLink { name: name.clone() };
-        last = vec![diff.push(delete, cause, &[])];
+        let delete = LinkAction::Delete { name: name.clone() };
+        last = vec![diff.push(delete, difference, &[])];
         existing = None;
     }
     if existing.is_none() {
-        let cause = if last.is_empty() {
-            "it does not exist"
-        } else {
-            "it is made anew"
-        };
-        let add = Action::AddLink {
+        let add = LinkAction::Add {
             name: name.clone(),
             parent: wanted.parent.clone(),
-            mac: wanted.mac.clone(),
+            mac: wanted.mac,
         };
         // Two links on one parent must not have one hardware address, and one shim is enough.
-        last.extend(deleted);
-        last = vec![diff.push(add, cause, &last)];
+        let after: Vec<StepId> = last.iter().chain(deleted).copied().collect();
+        last = vec![if last.is_empty() {
+            diff.push(add, object().missing(), &after)
+        } else {
+            diff.push(add, "it is made anew", &after)
+        }];
     }
     if existing.is_none_or(|link| !link.is_ours()) {
-        let alias = Action::SetAlias {
+        let alias = LinkAction::SetAlias {
             name: name.clone(),
             alias: wanted.alias.clone(),
         };
-        last = vec![diff.push(alias, "it marks the link as homelab's", &last)];
+        let cause = "it marks the link as homelab's";
+        last = vec![match existing {
+            Some(link) => {
+                let planned = Some(wanted.alias.clone());
+                let difference = object().differs("alias", link.alias.clone(), planned);
+                diff.push(alias, difference.because(cause), &last)
+            }
+            None => diff.push(alias, cause, &last),
+        }];
     }
     match &wanted.shim {
-        Some(shim) => shim_steps(name, shim, existing, state, diff, last),
+        Some(shim) => ShimSteps {
+            name,
+            shim,
+            existing,
+            state,
+        }
+        .push(diff, last),
         None => last,
     }
 }
 
-/// What the shim has that a parent link has not, after the steps `marked`.
-fn shim_steps(
-    name: &str,
-    shim: &Shim,
-    existing: Option<&Link>,
-    state: &State,
-    diff: &mut Diff,
-    marked: Vec<StepId>,
-) -> Vec<StepId> {
-    let name = name.to_owned();
-    let mut dressed = Vec::new();
-    if existing.is_none_or(|link| !link.arp_filter) {
-        let cause = "it shall not answer for this host's other addresses";
-        let action = Action::SetArpFilter { name: name.clone() };
-        dressed.push(diff.push(action, cause, &marked));
+/// What the shim has that a parent link has not.
+struct ShimSteps<'a> {
+    name: &'a str,
+    shim: &'a Shim,
+    /// The link, unless it is made anew.
+    existing: Option<&'a Link>,
+    state: &'a State,
+}
+
+impl ShimSteps<'_> {
+    /// Adds its steps behind the steps `marked`; the last ones are what its users wait for.
+    fn push(&self, diff: &mut Diff, marked: Vec<StepId>) -> Vec<StepId> {
+        let name = || self.name.to_owned();
+        let mut configured = Vec::new();
+        if self.existing.is_none_or(|link| !link.arp_filter) {
+            let cause = "it shall not answer for this host's other addresses";
+            let action = LinkAction::SetArpFilter { name: name() };
+            configured.push(self.add(diff, action, ("arp_filter", "0", "1"), cause, &marked));
+        }
+        let address = Ipv4Net::from(self.shim.address);
+        let found = self.existing.map(|link| link.addresses.as_slice());
+        if found.is_none_or(|found| !found.contains(&address)) {
+            let found = match found {
+                None | Some([]) => "missing".to_owned(),
+                Some(found) => joined(found, ", "),
+            };
+            let (action, planned) = (
+                LinkAction::AddAddress {
+                    name: name(),
+                    address,
+                },
+                address.to_string(),
+            );
+            let field = ("address", found.as_str(), planned.as_str());
+            configured.push(self.add(diff, action, field, "it is the shim's address", &marked));
+        }
+        let mut last = if configured.is_empty() {
+            marked
+        } else {
+            configured
+        };
+        if !self.is_up() {
+            let action = LinkAction::SetUp { name: name() };
+            last = vec![self.add(diff, action, ("state", "down", "up"), "it is down", &last)];
+        }
+        self.push_routes(diff, last)
     }
-    let address = Ipv4Net::from(shim.address);
-    if existing.is_none_or(|link| !link.addresses.contains(&address)) {
-        let name = name.clone();
-        let action = Action::AddAddress { name, address };
-        dressed.push(diff.push(action, "it is the shim's address", &marked));
+
+    fn push_routes(&self, diff: &mut Diff, mut last: Vec<StepId>) -> Vec<StepId> {
+        let planned = &self.shim.route;
+        // On the shim, routes with its address as their source are ours, and so is the planned destination. The kernel takes
+        // all routes of a link that is down.
+        let found = self.state.routes.iter().filter(|found| {
+            let is_destination = found.destination == planned.destination && found.metric == 0;
+            let is_ours = found.source == Some(self.shim.address) || is_destination;
+            self.is_up() && found.link == self.name && is_ours
+        });
+        let (kept, obsolete): (Vec<&Route>, Vec<&Route>) =
+            found.partition(|found| *found == planned);
+        for route in obsolete {
+            let action = LinkAction::DeleteRoute(route.clone());
+            let object = Object::new("link", self.name);
+            let field = format!("route to {}", route.destination);
+            let difference = object.differs(field, Some("there".to_owned()), None);
+            let cause = difference.because("the plan does not want it");
+            last.push(diff.push(action, cause, &[]));
+        }
+        if kept.is_empty() {
+            let cause = "it leads this host to the containers";
+            let action = LinkAction::AddRoute(planned.clone());
+            let field = format!("route to {}", planned.destination);
+            let source = planned
+                .source
+                .map_or(String::new(), |source| format!("src {source}"));
+            let field = (field.as_str(), "missing", source.as_str());
+            last = vec![self.add(diff, action, field, cause, &last)];
+        }
+        last
     }
-    let mut last = if dressed.is_empty() { marked } else { dressed };
-    let is_up = existing.is_some_and(|link| link.up);
-    if !is_up {
-        let action = Action::SetUp { name: name.clone() };
-        last = vec![diff.push(action, "it is down", &last)];
+
+    fn is_up(&self) -> bool {
+        self.existing.is_some_and(|link| link.up)
     }
-    // On the shim, routes with its address as their source are ours, and so is the planned destination. The kernel takes
-    // all routes of a link that is down.
-    let found = state.routes.iter().filter(|found| {
-        let is_destination = found.destination == shim.route.destination && found.metric == 0;
-        let is_ours = found.source == Some(shim.address) || is_destination;
-        is_up && found.link == name && is_ours
-    });
-    let (planned, outdated): (Vec<&Route>, Vec<&Route>) =
-        found.partition(|found| **found == shim.route);
-    for route in outdated {
-        let action = Action::DeleteRoute(route.clone());
-        last.push(diff.push(action, "the plan does not want it", &[]));
+
+    /// Adds a step; on a link that is there it takes a difference away: a field, what is found and what is planned.
+    fn add(
+        &self,
+        diff: &mut Diff,
+        action: LinkAction,
+        (field, found, planned): (&str, &str, &str),
+        cause: &str,
+        after: &[StepId],
+    ) -> StepId {
+        if self.existing.is_none() {
+            return diff.push(action, cause, after);
+        }
+        let (found, planned) = (found.to_owned(), planned.to_owned());
+        let object = Object::new("link", self.name);
+        let difference = object.differs(field, Some(found), Some(planned));
+        diff.push(action, difference.because(cause), after)
     }
-    if planned.is_empty() {
-        let cause = "it leads this host to the containers";
-        last = vec![diff.push(Action::AddRoute(shim.route.clone()), cause, &last)];
-    }
-    last
 }
 
 /// What cannot be changed on a link that is there.
-fn misfit(link: &Link, wanted: &WantedLink) -> Option<String> {
-    if link.kind != "macvlan" {
-        return Some(format!("its kind is {}, planned is macvlan", link.kind));
-    }
-    let mode = link.mode.as_deref().unwrap_or("missing");
-    if mode != "bridge" {
-        return Some(format!("its mode is {mode}, planned is bridge"));
-    }
-    let parent = link.parent.as_deref().unwrap_or("missing");
-    if parent != wanted.parent {
-        return Some(format!(
-            "its parent is {parent}, planned is {}",
-            wanted.parent
-        ));
-    }
-    if link.mac != wanted.mac {
-        return Some(format!(
-            "its hardware address is {}, planned is {}",
-            link.mac, wanted.mac
-        ));
-    }
-    None
+fn recreate_reason(link: &Link, wanted: &WantedLink) -> Option<Difference> {
+    let mac = |mac: Mac| mac.to_string();
+    let fields = [
+        ("kind", Some(link.kind.clone()), "macvlan".to_owned()),
+        ("mode", link.mode.clone(), "bridge".to_owned()),
+        ("parent", link.parent.clone(), wanted.parent.clone()),
+        ("hardware address", link.mac.map(mac), mac(wanted.mac)),
+    ];
+    let (field, found, planned) = fields
+        .into_iter()
+        .find(|(_, found, planned)| found.as_ref() != Some(planned))?;
+    let object = Object::new("link", link.name.as_str());
+    Some(object.differs(field, found, Some(planned)))
 }

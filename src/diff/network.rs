@@ -1,54 +1,58 @@
 //! The shim, the parent links and the Docker networks: what the plan wants against what there is. Going down is the same
 //! with nothing wanted.
 
-use super::shim::Goal;
-use super::{Action, Diff, StepId, links, named, preflight, shim, shim_service, slices};
-use crate::error::Blocker;
-use crate::plan::{Env, Host, Plan, pool};
+use super::difference::{Cause, Difference, Object};
+use super::links::Target;
+use super::step::{NetworkAction, NewNetwork};
+use super::{Diff, StepId, links, named, preflight, shim, shim_service, slices};
+use crate::error::{Diagnostic, Error, none_of};
+use crate::plan::{Env, Host, Plan, joined, pool};
 use crate::state::{Api, Network, Pool, State};
-use crate::system::docker::NewNetwork;
 use ipnet::Ipv4Net;
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 /// How a network differs from the plan.
-struct Difference {
-    text: String,
-    /// Only what it must not give out differs: containers with planned addresses work all the same.
-    is_minor: bool,
+#[derive(Default)]
+struct Differences {
+    all: Vec<Difference>,
+    /// The same in words.
+    texts: Vec<String>,
+    /// Not only what it must not give out differs: containers with planned addresses would not work.
+    is_major: bool,
 }
 
 /// What makes the kernel and the Engine as the plan wants them on `host`.
 ///
 /// # Errors
 /// Everything that stands in the way; nothing has been changed.
-pub fn up(plan: &Plan, host: &Host, state: &State) -> Result<Diff, Vec<Blocker>> {
-    let mut blockers = Vec::new();
-    let parent = preflight::parent(plan, host, state)
-        .map_err(|mut found| blockers.append(&mut found))
-        .ok();
-    if let Err(blocker) = preflight::engine(state) {
-        blockers.push(blocker);
-    }
-    let (Some(parent), true) = (parent, blockers.is_empty()) else {
-        return Err(blockers);
+pub fn up(plan: &Plan, host: &Host, state: &State) -> Result<Diff, Error> {
+    let engine = preflight::engine(state);
+    let parent = match (preflight::parent(plan, host, state), engine) {
+        (Ok(parent), Ok(())) => parent,
+        (Ok(_), Err(missing)) => return Err(missing.into()),
+        (Err(error), Ok(())) => return Err(error),
+        (Err(mut error), Err(missing)) => {
+            error.diagnostics.push(missing);
+            return Err(error);
+        }
     };
-    let goal = Goal {
+    let target = Target {
         plan,
         host,
         parent: &parent.name,
     };
-    converge(&goal, &plan.envs, state)
+    converge(&target, &plan.envs, state)
 }
 
 /// What takes away everything that [`up`] makes, whatever the plan says now.
 ///
 /// # Errors
 /// Which containers stand in the way; nothing has been changed.
-pub fn down(plan: &Plan, host: &Host, state: &State) -> Result<Diff, Vec<Blocker>> {
-    preflight::engine(state).map_err(|blocker| vec![blocker])?;
+pub fn down(plan: &Plan, host: &Host, state: &State) -> Result<Diff, Error> {
+    preflight::engine(state)?;
     converge(
-        &Goal {
+        &Target {
             plan,
             host,
             parent: "",
@@ -62,9 +66,9 @@ pub fn down(plan: &Plan, host: &Host, state: &State) -> Result<Diff, Vec<Blocker
 ///
 /// # Errors
 /// What is missing.
-pub fn ready(plan: &Plan, host: &Host, env: &Env, state: &State) -> Result<Vec<Blocker>, Blocker> {
+pub fn ready(plan: &Plan, host: &Host, env: &Env, state: &State) -> Result<Vec<Diagnostic>, Error> {
     let not_up = |why: String| {
-        Blocker::new(
+        Diagnostic::error(
             format!("the network is not up: {why}"),
             "run `homelab network-up`",
         )
@@ -79,10 +83,7 @@ pub fn ready(plan: &Plan, host: &Host, env: &Env, state: &State) -> Result<Vec<B
     }
     let route = links::shim_route(plan, host);
     if !shim.up || !shim.has(host.shim) || !state.routes.contains(&route) {
-        return Err(not_up(format!(
-            "link `{}` is not as planned",
-            plan.shim_name
-        )));
+        return Err(not_up(format!("link `{}` is not as planned", plan.shim_name)).into());
     }
     let name = env.network();
     let network = state
@@ -90,24 +91,23 @@ pub fn ready(plan: &Plan, host: &Host, env: &Env, state: &State) -> Result<Vec<B
         .network(&name)
         .ok_or_else(|| not_up(format!("there is no Docker network `{name}`")))?;
     if network.environment().is_none() {
-        return Err(foreign_network(&name));
+        return Err(foreign_network(&name).into());
     }
-    let goal = Goal {
+    let target = Target {
         plan,
         host,
         parent: shim.parent.as_deref().unwrap_or_default(),
     };
-    let differences = differences(&goal, env, network);
-    let text = text_of(&differences);
-    if differences.iter().any(|difference| !difference.is_minor) {
-        return Err(not_up(format!(
-            "network `{name}` differs from the plan: {text}"
-        )));
-    }
-    if differences.is_empty() {
+    let differences = differences(&target, env, network);
+    if differences.texts.is_empty() {
         return Ok(Vec::new());
     }
-    Ok(vec![Blocker::new(
+    let text = differences.text();
+    if differences.is_major {
+        let why = format!("network `{name}` differs from the plan: {text}");
+        return Err(not_up(why).into());
+    }
+    Ok(vec![Diagnostic::warning(
         format!("network `{name}` differs from the plan: {text}"),
         format!(
             "it can be made anew when no container is attached: `homelab env-down --env {}`, then `homelab network-up`",
@@ -116,42 +116,37 @@ pub fn ready(plan: &Plan, host: &Host, env: &Env, state: &State) -> Result<Vec<B
     )])
 }
 
-fn converge(goal: &Goal, wanted: &[Env], state: &State) -> Result<Diff, Vec<Blocker>> {
+fn converge(target: &Target, wanted: &[Env], state: &State) -> Result<Diff, Error> {
     let mut diff = Diff::default();
-    let mut blockers = Vec::new();
-    let (kept, outdated) = sort_networks(goal, wanted, state, &mut diff, &mut blockers);
-    let slices = slices_to_change(goal.plan, wanted, state, &mut diff, &mut blockers);
-    let new = new_networks(goal, wanted, &kept, state);
+    let mut diagnostics = Vec::new();
+    let (kept, outdated) = sort_networks(target, wanted, state, &mut diff, &mut diagnostics);
+    let slices = slices_to_change(target.plan, wanted, state, &mut diff, &mut diagnostics);
+    let new = new_networks(target, wanted, &kept, state);
     let kept_parents: BTreeSet<&str> = kept.iter().filter_map(|n| n.parent.as_deref()).collect();
     let mut parents = kept_parents.clone();
     parents.extend(new.iter().map(|(network, _)| network.parent.as_str()));
     let links = if wanted.is_empty() {
         Vec::new()
     } else {
-        links::wanted(goal.plan, goal.host, goal.parent, &parents)
+        links::wanted(target, &parents)
     };
-    blockers.extend(
-        links
-            .iter()
-            .filter_map(|link| links::in_the_way(link, state)),
-    );
-    if !blockers.is_empty() {
-        return Err(blockers);
-    }
+    diagnostics.extend(links.iter().filter_map(|link| links::conflict(link, state)));
+    none_of(diagnostics)?;
 
     shim_service::tidy(state, &mut diff);
     let removed: Vec<StepId> = outdated
         .iter()
-        .map(|(network, cause)| {
+        .map(|(network, causes)| {
             let (name, id) = (network.name.clone(), network.id.clone());
-            diff.push(Action::RemoveNetwork { name, id }, cause, &[])
+            diff.differences.extend(causes.all.iter().cloned());
+            diff.push(NetworkAction::Remove { name, id }, causes.text(), &[])
         })
         .collect();
     let made = if wanted.is_empty() {
-        shim::no_links(goal, &links, &kept_parents, state, &removed, &mut diff);
+        shim::no_links(target, &links, &kept_parents, state, &removed, &mut diff);
         Vec::new()
     } else {
-        shim::make_links(goal, &links, &kept_parents, state, &removed, &mut diff)
+        shim::make_links(target, &links, &kept_parents, state, &removed, &mut diff)
     };
     for (network, cause) in new {
         let mut after = removed.clone();
@@ -160,7 +155,7 @@ fn converge(goal: &Goal, wanted: &[Env], state: &State) -> Result<Diff, Vec<Bloc
                 after.extend(steps);
             }
         }
-        diff.push(Action::CreateNetwork(network), cause, &after);
+        diff.push(NetworkAction::Create(network), cause, &after);
     }
     slices.steps(&mut diff, state, &removed);
     Ok(diff)
@@ -171,38 +166,41 @@ fn slices_to_change(
     wanted: &[Env],
     state: &State,
     diff: &mut Diff,
-    blockers: &mut Vec<Blocker>,
-) -> slices::Changes {
+    diagnostics: &mut Vec<Diagnostic>,
+) -> slices::SlicePlan {
     if wanted.is_empty() {
-        return slices::down(state, blockers);
+        return slices::down(state, diagnostics);
     }
-    let refuses = |diff: &mut Diff, Blocker { what, hint, .. }| {
-        diff.warn(format!("env-up will refuse: {what}"), hint);
+    let refuses = |diff: &mut Diff, Diagnostic { what, hint, .. }| {
+        diff.warn(
+            format!("env-up will refuse: {what}"),
+            hint.unwrap_or_default(),
+        );
     };
     let missing = wanted
         .iter()
         .find_map(|env| preflight::isolation(plan, env, state).err());
     if let Some(missing) = missing {
         refuses(diff, missing);
-        return slices::Changes::default();
+        return slices::SlicePlan::default();
     }
     for env in wanted {
         if let Err(missing) = preflight::limits(plan, env, state) {
             refuses(diff, missing);
         }
     }
-    slices::up(plan, state, diff, blockers)
+    slices::up(plan, state, diff, diagnostics)
 }
 
 /// Networks of ours that stay, and those that go, with the reason.
-type Sorted<'a> = (Vec<&'a Network>, Vec<(&'a Network, String)>);
+type Sorted<'a> = (Vec<&'a Network>, Vec<(&'a Network, Differences)>);
 
 fn sort_networks<'a>(
-    goal: &Goal,
+    target: &Target,
     wanted: &[Env],
     state: &'a State,
     diff: &mut Diff,
-    blockers: &mut Vec<Blocker>,
+    diagnostics: &mut Vec<Diagnostic>,
 ) -> Sorted<'a> {
     let (mut kept, mut outdated) = (Vec::new(), Vec::new());
     for network in &state.docker.networks {
@@ -211,7 +209,7 @@ fn sort_networks<'a>(
         let wanted_here = wanted.iter().find(|env| env.network() == *name);
         let Some(env) = network.environment() else {
             if wanted_here.is_some() {
-                blockers.push(foreign_network(name));
+                diagnostics.push(foreign_network(name));
             }
             continue;
         };
@@ -222,9 +220,9 @@ fn sort_networks<'a>(
                 } else {
                     "the plan has no such environment"
                 };
-                outdated.push((network, cause.to_owned()));
+                outdated.push((network, Differences::unplanned(name, cause)));
             } else if wanted.is_empty() {
-                blockers.push(Blocker::new(
+                diagnostics.push(Diagnostic::error(
                     format!(
                         "containers are attached to network `{name}`: {}",
                         named(&attached)
@@ -243,16 +241,16 @@ fn sort_networks<'a>(
             }
             continue;
         };
-        let differences = differences(goal, wanted_here, network);
-        if differences.is_empty() {
+        let differences = differences(target, wanted_here, network);
+        if differences.texts.is_empty() {
             kept.push(network);
             continue;
         }
-        let text = text_of(&differences);
+        let text = differences.text();
         if attached.is_empty() {
-            outdated.push((network, text));
+            outdated.push((network, differences));
         } else {
-            blockers.push(Blocker::new(
+            diagnostics.push(Diagnostic::error(
                 format!(
                     "network `{name}` differs from the plan ({text}) and cannot be made anew while containers are attached: {}",
                     named(&attached)
@@ -270,37 +268,57 @@ fn take_away(env: &str) -> String {
     )
 }
 
-fn foreign_network(name: &str) -> Blocker {
-    Blocker::new(
+fn foreign_network(name: &str) -> Diagnostic {
+    Diagnostic::error(
         format!("there is a Docker network `{name}` that homelab did not make"),
         format!("remove it with `docker network rm {name}`, or give the environment another name"),
     )
 }
 
+impl Differences {
+    fn unplanned(name: &str, cause: &str) -> Self {
+        Self {
+            all: vec![Object::new("network", name).unplanned()],
+            texts: vec![cause.to_owned()],
+            is_major: true,
+        }
+    }
+
+    fn add(&mut self, difference: impl Into<Cause>, is_major: bool) {
+        let Cause { text, difference } = difference.into();
+        self.texts.push(text);
+        self.all.extend(difference);
+        self.is_major |= is_major;
+    }
+
+    fn text(&self) -> String {
+        self.texts.join("; ")
+    }
+}
+
 /// What of a network of ours is not as planned. Its pool may be any that contains the subnet: the order of the file must
 /// not force a network to be made anew. Nor must an upgrade of the Engine, so either parent will do.
-fn differences(goal: &Goal, env: &Env, network: &Network) -> Vec<Difference> {
-    let plan = goal.plan;
-    let mut found = Vec::new();
-    let mut major = |text: String| {
-        found.push(Difference {
-            text,
-            is_minor: false,
-        });
+fn differences(target: &Target, env: &Env, network: &Network) -> Differences {
+    let plan = target.plan;
+    let mut all = Differences::default();
+    let differs = |field: &str, found: Option<String>, planned: String| -> Difference {
+        Object::new("network", network.name.as_str()).differs(field, found, Some(planned))
     };
     if network.driver != "macvlan" || network.mode.as_deref().unwrap_or("bridge") != "bridge" {
-        major(format!("its driver is {}", network.driver));
+        let driver = differs("driver", Some(network.driver.clone()), "macvlan".to_owned());
+        let text = format!("its driver is {}", network.driver);
+        all.add(driver.because(text), true);
     }
     let parent = network.parent.as_deref().unwrap_or("missing");
-    if parent != goal.parent && parent != env.parent_link() {
-        major(format!(
-            "its parent is {parent}, planned is {}",
-            goal.parent
-        ));
+    if parent != target.parent && parent != env.parent_link() {
+        let parent = differs("parent", network.parent.clone(), target.parent.to_owned());
+        all.add(parent, true);
     }
     let [pool] = network.pools.as_slice() else {
-        major("it has not one IPv4 pool".to_owned());
-        return found;
+        let found = format!("{} IPv4 pools", network.pools.len());
+        let pools = differs("ipam", Some(found), "one".to_owned());
+        all.add(pools.because("it has not one IPv4 pool"), true);
+        return all;
     };
     let Pool {
         subnet,
@@ -309,79 +327,66 @@ fn differences(goal: &Goal, env: &Env, network: &Network) -> Vec<Difference> {
         auxiliary,
     } = pool;
     if !subnet.contains(&plan.subnet) {
-        major(format!(
-            "its subnet is {subnet}, planned is {}",
-            plan.subnet
-        ));
+        let (found, planned) = (subnet.to_string(), plan.subnet.to_string());
+        all.add(differs("subnet", Some(found), planned), true);
     }
     let planned = env.ip_range();
     if *ip_range != Some(planned) {
-        let is = ip_range.map_or("missing".to_owned(), |range| range.to_string());
-        major(format!("its ip_range is {is}, planned is {planned}"));
+        let found = ip_range.map(|range| range.to_string());
+        all.add(differs("ip_range", found, planned.to_string()), true);
     }
     if *gateway != Some(plan.gateway) {
-        let is = gateway.map_or("missing".to_owned(), |gateway| gateway.to_string());
-        major(format!("its gateway is {is}, planned is {}", plan.gateway));
+        let found = gateway.map(|gateway| gateway.to_string());
+        all.add(differs("gateway", found, plan.gateway.to_string()), true);
     }
-    if found.is_empty() {
-        let planned = plan.auxiliary(env, &goal.host.name, *subnet);
+    if all.texts.is_empty() {
+        let planned = plan.auxiliary(env, &target.host.name, *subnet);
         let planned = planned.into_keys().collect();
-        found.extend(auxiliary_differences(goal.host, env, &planned, auxiliary));
+        add_auxiliary(&mut all, target.host, env, &planned, auxiliary);
     }
-    found
+    all
 }
 
-fn text_of(differences: &[Difference]) -> String {
-    let texts: Vec<&str> = differences.iter().map(|d| d.text.as_str()).collect();
-    texts.join("; ")
-}
-
-fn auxiliary_differences(
+/// Addresses that a network gives out or keeps back although it should not.
+fn add_auxiliary(
+    all: &mut Differences,
     host: &Host,
     env: &Env,
     planned: &BTreeSet<Ipv4Addr>,
     found: &[Ipv4Addr],
-) -> Option<Difference> {
+) {
     let found: BTreeSet<Ipv4Addr> = found.iter().copied().collect();
-    let missing: Vec<String> = planned
-        .difference(&found)
-        .map(ToString::to_string)
-        .collect();
-    let surplus: Vec<Ipv4Addr> = found.difference(planned).copied().collect();
+    let missing: Vec<Ipv4Addr> = planned.difference(&found).copied().collect();
+    let obsolete: Vec<Ipv4Addr> = found.difference(planned).copied().collect();
     let mut parts = Vec::new();
     if !missing.is_empty() {
-        parts.push(format!("it may give out {}", missing.join(", ")));
+        parts.push(format!("it may give out {}", joined(&missing, ", ")));
     }
-    if !surplus.is_empty() {
-        let surplus: Vec<String> = surplus.iter().map(ToString::to_string).collect();
-        parts.push(format!("it keeps {} back", surplus.join(", ")));
+    if !obsolete.is_empty() {
+        parts.push(format!("it keeps {} back", joined(&obsolete, ", ")));
     }
     if parts.is_empty() {
-        return None;
+        return;
     }
     // The Engine refuses a container an address that the network keeps back.
-    let in_the_way = env
+    let own = env
         .services
         .iter()
-        .filter(|service| service.host == host.name)
-        .any(|service| {
-            service
-                .address
-                .is_some_and(|address| surplus.contains(&address))
-        });
-    Some(Difference {
-        text: parts.join(" and "),
-        is_minor: !in_the_way,
-    })
+        .filter(|service| service.host == host.name);
+    let mut planned_here = own.filter_map(|service| service.address);
+    let is_major = planned_here.any(|address| obsolete.contains(&address));
+    let object = Object::new("network", env.network());
+    let difference = object.differs("auxiliary addresses", None, None);
+    all.add(difference.because(parts.join(" and ")), is_major);
 }
 
 /// Pools and parents for the networks that have to be made.
 fn new_networks(
-    goal: &Goal,
+    target: &Target,
     wanted: &[Env],
     kept: &[&Network],
     state: &State,
-) -> Vec<(NewNetwork, String)> {
+) -> Vec<(NewNetwork, Cause)> {
     let stays = |network: &&Network| {
         network.environment().is_none() || kept.iter().any(|kept| kept.id == network.id)
     };
@@ -392,7 +397,7 @@ fn new_networks(
         .collect();
     let mut parent_is_free = !staying
         .iter()
-        .any(|network| network.parent.as_deref() == Some(goal.parent));
+        .any(|network| network.parent.as_deref() == Some(target.parent));
     let mut new = Vec::new();
     for env in wanted {
         let name = env.network();
@@ -401,21 +406,21 @@ fn new_networks(
         }
         // The rules of the plan saw to it that there are enough.
         let subnet = (0..=u8::MAX)
-            .map_while(|step| pool(goal.plan.subnet, step))
+            .map_while(|step| pool(target.plan.subnet, step))
             .find(|pool| !pools.contains(pool))
-            .unwrap_or(goal.plan.subnet);
+            .unwrap_or(target.plan.subnet);
         pools.insert(subnet);
         let shares = state.docker.api >= Api::SHARED_PARENT;
         let parent = if shares || parent_is_free {
-            goal.parent.to_owned()
+            target.parent.to_owned()
         } else {
             env.parent_link()
         };
         parent_is_free = false;
         let cause = if state.docker.network(&name).is_some() {
-            "it is made anew"
+            "it is made anew".into()
         } else {
-            "it does not exist"
+            Object::new("network", name.as_str()).missing().into()
         };
         new.push((
             NewNetwork {
@@ -423,10 +428,10 @@ fn new_networks(
                 parent,
                 subnet,
                 ip_range: env.ip_range(),
-                gateway: goal.plan.gateway,
-                auxiliary: goal.plan.auxiliary(env, &goal.host.name, subnet),
+                gateway: target.plan.gateway,
+                auxiliary: target.plan.auxiliary(env, &target.host.name, subnet),
             },
-            cause.to_owned(),
+            cause,
         ));
     }
     new

@@ -1,7 +1,7 @@
 //! What must hold before anything is touched, as far as it can be seen in the state. Pure.
 
 use super::{Diff, named};
-use crate::error::Blocker;
+use crate::error::{Diagnostic, Error, none_of};
 use crate::plan::{Env, Host, Isolation, Plan};
 use crate::state::{Api, Link, State};
 
@@ -9,22 +9,22 @@ use crate::state::{Api, Link, State};
 ///
 /// # Errors
 /// Everything that is wrong with it.
-pub fn parent<'a>(plan: &Plan, host: &Host, state: &'a State) -> Result<&'a Link, Vec<Blocker>> {
+pub fn parent<'a>(plan: &Plan, host: &Host, state: &'a State) -> Result<&'a Link, Error> {
     let holder = state
         .links
         .iter()
         .find(|link| link.has(host.address) && link.name != plan.shim_name);
     let Some(name) = &host.parent else {
         let link = holder.ok_or_else(|| {
-            vec![Blocker::new(
+            Diagnostic::error(
                 format!(
                     "no interface of this machine holds {}, the address of host `{}`",
                     host.address, host.name
                 ),
                 "`ip addr` shows the addresses; correct the plan, or name the right host by `--host`",
-            )]
+            )
         })?;
-        return fit(link, host).map(|()| link);
+        return none_of(check_parent(link, host)).map(|()| link);
     };
     let Some(link) = state.link(name) else {
         let candidates: Vec<&str> = state
@@ -41,18 +41,18 @@ pub fn parent<'a>(plan: &Plan, host: &Host, state: &'a State) -> Result<&'a Link
             None if candidates.is_empty() => "`ip link` lists the interfaces".to_owned(),
             None => format!("this machine has {}", named(&candidates)),
         };
-        return Err(vec![Blocker::new(
+        return Err(Error::new(
             format!("there is no parent interface `{name}`"),
             hint,
-        )]);
+        ));
     };
-    let mut blockers = fit(link, host).err().unwrap_or_default();
+    let mut diagnostics = check_parent(link, host);
     if !link.has(host.address) {
         let hint = match holder {
             Some(holder) => format!("`{}` holds it: write `parent = \"{}\"`", holder.name, holder.name),
             None => "`ip addr` shows the addresses; correct the plan, or name the right host by `--host`".to_owned(),
         };
-        blockers.push(Blocker::new(
+        diagnostics.push(Diagnostic::error(
             format!(
                 "the parent `{name}` does not hold {}, the address of host `{}`",
                 host.address, host.name
@@ -60,11 +60,7 @@ pub fn parent<'a>(plan: &Plan, host: &Host, state: &'a State) -> Result<&'a Link
             hint,
         ));
     }
-    if blockers.is_empty() {
-        Ok(link)
-    } else {
-        Err(blockers)
-    }
+    none_of(diagnostics).map(|()| link)
 }
 
 /// The interface that the shim stands on, as soon as it is there and up. Less is asked than by [`parent`]: at boot an
@@ -72,12 +68,16 @@ pub fn parent<'a>(plan: &Plan, host: &Host, state: &'a State) -> Result<&'a Link
 ///
 /// # Errors
 /// What is not there yet.
-pub fn parent_there<'a>(plan: &Plan, host: &'a Host, state: &'a State) -> Result<&'a str, Blocker> {
+pub fn parent_there<'a>(
+    plan: &Plan,
+    host: &'a Host,
+    state: &'a State,
+) -> Result<&'a str, Diagnostic> {
     let is_up = |link: &Link| {
         if link.up {
             return Ok(());
         }
-        Err(Blocker::new(
+        Err(Diagnostic::error(
             format!("the parent `{}` is down", link.name),
             format!(
                 "what sets it up at boot is still at it, or `ip link set {} up` does",
@@ -87,7 +87,7 @@ pub fn parent_there<'a>(plan: &Plan, host: &'a Host, state: &'a State) -> Result
     };
     if let Some(name) = &host.parent {
         let link = state.link(name).ok_or_else(|| {
-            Blocker::new(
+            Diagnostic::error(
                 format!("there is no parent interface `{name}` yet"),
                 "`ip link` lists the interfaces; `parent` in the plan names one of them",
             )
@@ -103,7 +103,7 @@ pub fn parent_there<'a>(plan: &Plan, host: &'a Host, state: &'a State) -> Result
     stands_on
         .and_then(|shim| shim.parent.as_deref())
         .ok_or_else(|| {
-            Blocker::new(
+            Diagnostic::error(
                 format!(
                     "no interface holds {}, the address of host `{}`, yet",
                     host.address, host.name
@@ -113,48 +113,45 @@ pub fn parent_there<'a>(plan: &Plan, host: &'a Host, state: &'a State) -> Result
         })
 }
 
-fn fit(link: &Link, host: &Host) -> Result<(), Vec<Blocker>> {
+/// What keeps a link from being a parent.
+fn check_parent(link: &Link, host: &Host) -> Vec<Diagnostic> {
     let name = &link.name;
-    let mut blockers = Vec::new();
+    let mut diagnostics = Vec::new();
     if link.wireless {
-        blockers.push(Blocker::new(
+        diagnostics.push(Diagnostic::error(
             format!("the parent `{name}` is wireless, where macvlan does not work: an access point takes one hardware address from a station"),
             "connect this host by cable and name that interface as the parent",
         ));
     }
     if let Some(bridge) = &link.bridge {
-        blockers.push(Blocker::new(
+        diagnostics.push(Diagnostic::error(
             format!("the parent `{name}` is a port of the bridge `{bridge}`, which takes all its packets"),
             format!("name the bridge: `parent = \"{bridge}\"` for host `{}`", host.name),
         ));
     }
     if !link.up {
-        blockers.push(Blocker::new(
+        diagnostics.push(Diagnostic::error(
             format!("the parent `{name}` is down"),
             format!("set it up: `ip link set {name} up`"),
         ));
     } else if !link.carrier {
-        blockers.push(Blocker::new(
+        diagnostics.push(Diagnostic::error(
             format!("the parent `{name}` has no carrier"),
             "plug in its cable, and see whether the switch has a light",
         ));
     }
-    if blockers.is_empty() {
-        Ok(())
-    } else {
-        Err(blockers)
-    }
+    diagnostics
 }
 
 /// Whether this process may carry out what there is to do.
 ///
 /// # Errors
 /// When it may not.
-pub fn permission(diff: &Diff, state: &State) -> Result<(), Blocker> {
+pub fn permission(diff: &Diff, state: &State) -> Result<(), Diagnostic> {
     if diff.steps.is_empty() || state.net_admin {
         return Ok(());
     }
-    Err(Blocker::new(
+    Err(Diagnostic::error(
         "not permitted to change links, addresses and routes",
         "run homelab as root",
     ))
@@ -164,7 +161,7 @@ pub fn permission(diff: &Diff, state: &State) -> Result<(), Blocker> {
 ///
 /// # Errors
 /// What is missing.
-pub fn isolation(plan: &Plan, env: &Env, state: &State) -> Result<(), Blocker> {
+pub fn isolation(plan: &Plan, env: &Env, state: &State) -> Result<(), Diagnostic> {
     if plan.slice(env).is_none() {
         return Ok(());
     }
@@ -179,7 +176,7 @@ pub fn isolation(plan: &Plan, env: &Env, state: &State) -> Result<(), Blocker> {
         ),
     };
     let missing = |what: &str, hint: &str| {
-        Err(Blocker::new(
+        Err(Diagnostic::error(
             format!("{is_enforced}: {what}"),
             format!("{hint}{off}"),
         ))
@@ -211,7 +208,7 @@ pub fn isolation(plan: &Plan, env: &Env, state: &State) -> Result<(), Blocker> {
 ///
 /// # Errors
 /// Which controller is missing.
-pub fn limits(plan: &Plan, env: &Env, state: &State) -> Result<(), Blocker> {
+pub fn limits(plan: &Plan, env: &Env, state: &State) -> Result<(), Diagnostic> {
     const MEMORY: &str = "add `cgroup_enable=memory` to the kernel's command line (on a Raspberry Pi /boot/firmware/cmdline.txt) and boot again";
     const CPU: &str = "boot a kernel with CONFIG_CFS_BANDWIDTH, which Debian's have";
     let Some(slice) = plan.slice(env) else {
@@ -224,7 +221,7 @@ pub fn limits(plan: &Plan, env: &Env, state: &State) -> Result<(), Blocker> {
     ];
     for (controller, is_needed, how) in needed {
         if is_needed && !controllers.iter().any(|found| found == controller) {
-            return Err(Blocker::new(
+            return Err(Diagnostic::error(
                 format!(
                     "the limits of environment `{}` cannot be enforced: cgroup v2 has no controller `{controller}` here",
                     env.name
@@ -240,11 +237,11 @@ pub fn limits(plan: &Plan, env: &Env, state: &State) -> Result<(), Blocker> {
 ///
 /// # Errors
 /// When it has not.
-pub fn systemd(state: &State) -> Result<(), Blocker> {
+pub fn systemd(state: &State) -> Result<(), Diagnostic> {
     if state.systemd.running {
         return Ok(());
     }
-    Err(Blocker::new(
+    Err(Diagnostic::error(
         "systemd is not the init of this machine, so it has no units",
         "run `homelab network-up` from whatever starts services here, before Docker starts",
     ))
@@ -254,12 +251,12 @@ pub fn systemd(state: &State) -> Result<(), Blocker> {
 ///
 /// # Errors
 /// Why it cannot.
-pub fn engine(state: &State) -> Result<(), Blocker> {
+pub fn engine(state: &State) -> Result<(), Diagnostic> {
     if let Some(missing) = &state.docker_missing {
         return Err(missing.clone());
     }
     if state.docker.api < Api::OLDEST {
-        return Err(Blocker::new(
+        return Err(Diagnostic::error(
             format!("Docker Engine {} is too old", state.docker.version),
             "homelab needs 20.10 or newer, which Debian has since 11",
         ));

@@ -1,42 +1,35 @@
 //! The links of this host, as `network-up` makes them, as the commands about the shim alone do, and as the unit keeps them.
 //! Pure.
 
-use super::links::{self, WantedLink};
-use super::{Action, Diff, StepId, preflight, shim_service};
-use crate::error::Blocker;
-use crate::plan::unit_files::ShimUnit;
-use crate::plan::{Env, Host, PARENT_LINK_PREFIX, Plan};
+use super::difference::{Cause, Object};
+use super::links::{self, Target, WantedLink};
+use super::step::LinkAction;
+use super::{Diff, StepId, preflight, shim_service};
+use crate::error::Error;
+use crate::plan::naming::PARENT_LINK_PREFIX;
+use crate::plan::unit_files::{ShimUnit, installed_parent_links, parent_links_path};
+use crate::plan::{Env, Host, Plan};
 use crate::state::{Link, State};
 use std::collections::BTreeSet;
 
-/// What is wanted of a machine.
-pub(super) struct Goal<'a> {
-    pub plan: &'a Plan,
-    pub host: &'a Host,
-    pub parent: &'a str,
-}
-
 /// The steps to the links, and for each link those that its users wait for. A unit that is installed makes them itself.
 pub(super) fn make_links<'a>(
-    goal: &Goal,
+    target: &Target,
     links: &'a [WantedLink],
     kept_parents: &BTreeSet<&str>,
     state: &State,
     removed: &[StepId],
     diff: &mut Diff,
 ) -> Vec<(&'a str, Vec<StepId>)> {
-    let surplus = links::surplus(goal.plan, goal.host, links, kept_parents, state);
+    let obsolete = links::obsolete(target, links, kept_parents, state);
     let delete = |diff: &mut Diff, after: &[StepId]| -> Vec<StepId> {
         let delete = |link: &&Link| {
             let name = link.name.clone();
             // A parent link goes after the networks that stand on it.
-            diff.push(
-                Action::DeleteLink { name },
-                "the plan does not want it",
-                after,
-            )
+            let cause = unplanned(link, "the plan does not want it");
+            diff.push(LinkAction::Delete { name }, cause, after)
         };
-        surplus.iter().map(delete).collect()
+        obsolete.iter().map(delete).collect()
     };
     if state.systemd.shim.is_installed() {
         let is_active = state.systemd.shim.active;
@@ -44,7 +37,7 @@ pub(super) fn make_links<'a>(
         if !is_active {
             after.extend(delete(diff, removed));
         }
-        let kept = shim_service::keep(goal, links, is_astray(links, state), state, diff, &after);
+        let kept = shim_service::reconcile(target, links, state, diff, &after);
         if is_active {
             delete(diff, &kept);
         }
@@ -72,35 +65,37 @@ pub(super) fn make_links<'a>(
 
 /// The steps after which no link of ours is left; those of a running unit go with it.
 pub(super) fn no_links(
-    goal: &Goal,
+    target: &Target,
     links: &[WantedLink],
     kept_parents: &BTreeSet<&str>,
     state: &State,
     removed: &[StepId],
     diff: &mut Diff,
 ) {
-    if shim_service::let_go(state, diff, removed).is_some() {
+    if shim_service::release(state, diff, removed).is_some() {
         return;
     }
-    for link in links::surplus(goal.plan, goal.host, links, kept_parents, state) {
+    for link in links::obsolete(target, links, kept_parents, state) {
         let name = link.name.clone();
-        diff.push(Action::DeleteLink { name }, "homelab made it", removed);
+        diff.push(
+            LinkAction::Delete { name },
+            unplanned(link, "homelab made it"),
+            removed,
+        );
     }
 }
 
-/// Whether a link is not as wanted.
-fn is_astray(links: &[WantedLink], state: &State) -> bool {
-    let mut trial = Diff::default();
-    for link in links {
-        links::steps(link, state, &mut trial, &[]);
-    }
-    !trial.steps.is_empty()
+fn unplanned(link: &Link, cause: &str) -> Cause {
+    Object::new("link", link.name.as_str())
+        .unplanned()
+        .because(cause)
 }
 
 /// The parent links that Docker's networks of ours stand on; where Docker does not answer, those that the shim's unit knows.
 fn parents_in_use(state: &State) -> BTreeSet<String> {
     if state.docker_missing.is_some() {
-        return state.systemd.shim.parent_links().into_iter().collect();
+        let text = state.systemd.shim.file(&parent_links_path());
+        return installed_parent_links(text).into_iter().collect();
     }
     let ours = state
         .docker
@@ -114,46 +109,30 @@ fn parents_in_use(state: &State) -> BTreeSet<String> {
 }
 
 /// The links that are wanted without a look at Docker's networks but at what they stand on.
-fn links_in_use(
-    plan: &Plan,
-    host: &Host,
-    parent: &str,
-    state: &State,
-) -> Result<Vec<WantedLink>, Vec<Blocker>> {
+fn links_in_use(target: &Target, state: &State) -> Result<Vec<WantedLink>, Error> {
     let parents = parents_in_use(state);
     let parents = parents.iter().map(String::as_str).collect();
-    unhindered(links::wanted(plan, host, parent, &parents), state)
-}
-
-/// These links, unless something stands where one of them belongs.
-fn unhindered(links: Vec<WantedLink>, state: &State) -> Result<Vec<WantedLink>, Vec<Blocker>> {
-    let blockers: Vec<Blocker> = links
-        .iter()
-        .filter_map(|link| links::in_the_way(link, state))
-        .collect();
-    if blockers.is_empty() {
-        Ok(links)
-    } else {
-        Err(blockers)
-    }
+    let links = links::wanted(target, &parents);
+    links::check_conflicts(&links, state)?;
+    Ok(links)
 }
 
 /// What makes the shim alone.
 ///
 /// # Errors
 /// Everything that stands in the way; nothing has been changed.
-pub fn up(plan: &Plan, host: &Host, state: &State) -> Result<Diff, Vec<Blocker>> {
+pub fn up(plan: &Plan, host: &Host, state: &State) -> Result<Diff, Error> {
     let parent = preflight::parent(plan, host, state)?;
-    let goal = Goal {
+    let target = Target {
         plan,
         host,
         parent: &parent.name,
     };
-    let links = links_in_use(plan, host, goal.parent, state)?;
+    let links = links_in_use(&target, state)?;
     let mut diff = Diff::default();
     let parents = links.iter().filter(|link| link.is_parent());
     let kept = parents.map(|link| link.name.as_str()).collect();
-    make_links(&goal, &links, &kept, state, &[], &mut diff);
+    make_links(&target, &links, &kept, state, &[], &mut diff);
     Ok(diff)
 }
 
@@ -165,7 +144,11 @@ pub fn down(plan: &Plan, state: &State) -> Diff {
     }
     if let Some(link) = state.link(&plan.shim_name).filter(|link| link.is_ours()) {
         let name = link.name.clone();
-        diff.push(Action::DeleteLink { name }, "homelab made it", &[]);
+        diff.push(
+            LinkAction::Delete { name },
+            unplanned(link, "homelab made it"),
+            &[],
+        );
     }
     diff
 }
@@ -174,15 +157,15 @@ pub fn down(plan: &Plan, state: &State) -> Diff {
 ///
 /// # Errors
 /// Everything that stands in the way; nothing has been changed.
-pub fn install(
-    plan: &Plan,
-    host: &Host,
-    unit: &ShimUnit,
-    state: &State,
-) -> Result<Diff, Vec<Blocker>> {
+pub fn install(plan: &Plan, host: &Host, unit: &ShimUnit, state: &State) -> Result<Diff, Error> {
     let parent = preflight::parent(plan, host, state)?;
-    preflight::systemd(state).map_err(|blocker| vec![blocker])?;
-    let links = links_in_use(plan, host, &parent.name, state)?;
+    preflight::systemd(state)?;
+    let target = Target {
+        plan,
+        host,
+        parent: &parent.name,
+    };
+    let links = links_in_use(&target, state)?;
     shim_service::install(plan, unit, &links, state)
 }
 
@@ -190,7 +173,7 @@ pub fn install(
 ///
 /// # Errors
 /// Where there is no systemd.
-pub fn uninstall(plan: &Plan, state: &State) -> Result<Diff, Blocker> {
+pub fn uninstall(plan: &Plan, state: &State) -> Result<Diff, Error> {
     preflight::systemd(state)?;
     let mut diff = shim_service::uninstall(state);
     let stands = |env: &Env| state.docker.network(&env.network()).is_some();
@@ -207,15 +190,20 @@ pub fn uninstall(plan: &Plan, state: &State) -> Result<Diff, Blocker> {
 ///
 /// # Errors
 /// Everything that stands in the way; nothing has been changed.
-pub fn keep(
+pub fn reconcile(
     plan: &Plan,
     host: &Host,
-    parent: &str,
     parent_links: &[String],
     state: &State,
-) -> Result<Diff, Vec<Blocker>> {
+) -> Result<Diff, Error> {
+    let target = Target {
+        plan,
+        host,
+        parent: preflight::parent_there(plan, host, state)?,
+    };
     let parents = parent_links.iter().map(String::as_str).collect();
-    let links = unhindered(links::wanted(plan, host, parent, &parents), state)?;
+    let links = links::wanted(&target, &parents);
+    links::check_conflicts(&links, state)?;
     let mut diff = Diff::default();
     for link in &links {
         links::steps(link, state, &mut diff, &[]);
@@ -233,7 +221,7 @@ pub fn release(plan: &Plan, parent_links: &[String], state: &State) -> Diff {
         .filter(|link| link.is_ours() && kept(&link.name))
     {
         let name = link.name.clone();
-        diff.push(Action::DeleteLink { name }, "the service ends", &[]);
+        diff.push(LinkAction::Delete { name }, "the service ends", &[]);
     }
     diff
 }

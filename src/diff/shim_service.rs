@@ -1,23 +1,24 @@
 //! The unit that keeps the shim alive: what shall be installed against what is, and how other commands get along with it.
 //! Pure.
 
-use super::links::WantedLink;
-use super::shim::Goal;
-use super::{Action, Diff, StepId};
-use crate::error::Blocker;
+use super::difference::{Difference, Object};
+use super::links::{self, Target, WantedLink};
+use super::step::UnitAction;
+use super::{Diff, StepId};
+use crate::error::Error;
 use crate::plan::Plan;
-use crate::plan::unit_files::{self, MANAGERS, SHIM_UNIT, ShimUnit};
-use crate::state::{ShimService, State};
+use crate::plan::naming::SHIM_UNIT;
+use crate::plan::unit_files::{self, MANAGERS, ShimUnit};
+use crate::state::{InstalledShim, State};
 
 /// Takes away what a run left that was killed while it wrote a file.
 pub(super) fn tidy(state: &State, diff: &mut Diff) {
     for path in &state.systemd.unfinished {
         let path = path.clone();
-        diff.push(
-            Action::RemoveFile { path },
-            "a run was killed while it wrote it",
-            &[],
-        );
+        let cause = Object::new("file", path.as_str())
+            .unplanned()
+            .because("a run was killed while it wrote it");
+        diff.push(UnitAction::RemoveFile { path }, cause, &[]);
     }
 }
 
@@ -30,16 +31,16 @@ pub(super) fn install(
     unit: &ShimUnit,
     links: &[WantedLink],
     state: &State,
-) -> Result<Diff, Vec<Blocker>> {
+) -> Result<Diff, Error> {
     let service = &state.systemd.shim;
     let path = unit_files::path(SHIM_UNIT);
     if service.file(&path).is_some() && !service.is_installed() {
-        return Err(vec![Blocker::new(
+        return Err(Error::new(
             format!("there is a unit `{SHIM_UNIT}` that homelab did not make"),
             format!(
                 "take it away: `systemctl disable --now {SHIM_UNIT}`, then remove `{path}` and run this again"
             ),
-        )]);
+        ));
     }
     let mut diff = Diff::default();
     tidy(state, &mut diff);
@@ -50,8 +51,10 @@ pub(super) fn install(
     let mut enabled = ready.clone();
     if !service.enabled {
         let name = SHIM_UNIT.to_owned();
-        let action = Action::EnableUnit { name };
-        enabled = vec![diff.push(action, "it shall start at boot", &ready)];
+        let action = UnitAction::Enable { name };
+        let difference = differs("state at boot", "disabled", "enabled");
+        let cause = difference.because("it shall start at boot");
+        enabled = vec![diff.push(action, cause, &ready)];
     }
     run(service, changed, &enabled, &mut diff);
     Ok(diff)
@@ -70,7 +73,7 @@ pub(super) fn uninstall(state: &State) -> Diff {
         }
         if service.enabled {
             let name = SHIM_UNIT.to_owned();
-            let action = Action::DisableUnit { name };
+            let action = UnitAction::Disable { name };
             after = vec![diff.push(action, "it goes", &after)];
         }
         files.after = after;
@@ -79,19 +82,22 @@ pub(super) fn uninstall(state: &State) -> Diff {
     files.want(&unit_files::parent_links_path(), None, service, &mut diff);
     for manager in MANAGERS {
         let found = service.file(manager.file);
-        files.want(manager.file, manager.untold(found), service, &mut diff);
+        files.want(
+            manager.file,
+            manager.without_ours(found),
+            service,
+            &mut diff,
+        );
     }
     let changed = !files.units.is_empty();
     files.reload(changed, service, &mut diff);
     diff
 }
 
-/// What an installed unit needs so that it keeps `links` alive; `is_astray` says that they are not as planned now. Returns
-/// the steps after which they are.
-pub(super) fn keep(
-    goal: &Goal,
+/// What an installed unit needs so that it keeps `links` alive. Returns the steps after which they are as planned.
+pub(super) fn reconcile(
+    target: &Target,
     links: &[WantedLink],
-    is_astray: bool,
     state: &State,
     diff: &mut Diff,
     after: &[StepId],
@@ -104,19 +110,38 @@ pub(super) fn keep(
     let path = unit_files::path(SHIM_UNIT);
     if let Some(installed) = service.file(&path).and_then(ShimUnit::parse) {
         let unit = ShimUnit {
-            host: &goal.host.name,
+            host: &target.host.name,
             ..installed
         };
         files.want(&path, Some(unit_files::shim(&unit)), service, diff);
     }
-    let changed = files.about(goal.plan, links, service, diff);
+    let changed = files.about(target.plan, links, service, diff);
     let mut ready = files.reload(changed, service, diff);
     ready.extend(after);
-    run(service, changed || is_astray, &ready, diff)
+    let differences = differences(links, state);
+    let differs = !differences.is_empty();
+    if service.active {
+        diff.differences.extend(differences);
+    }
+    run(service, changed || differs, &ready, diff)
 }
 
-/// What makes a running unit let go of its links; `None` when it does not run.
-pub(super) fn let_go(state: &State, diff: &mut Diff, after: &[StepId]) -> Option<StepId> {
+/// What of links is not as planned now.
+fn differences(links: &[WantedLink], state: &State) -> Vec<Difference> {
+    let mut trial = Diff::default();
+    for link in links {
+        links::steps(link, state, &mut trial, &[]);
+    }
+    trial.differences
+}
+
+fn differs(field: &str, found: &str, planned: &str) -> Difference {
+    let (found, planned) = (found.to_owned(), planned.to_owned());
+    Object::new("unit", SHIM_UNIT).differs(field, Some(found), Some(planned))
+}
+
+/// What makes a running unit release its links; `None` when it does not run.
+pub(super) fn release(state: &State, diff: &mut Diff, after: &[StepId]) -> Option<StepId> {
     let service = &state.systemd.shim;
     if !service.is_installed() {
         return None;
@@ -147,7 +172,7 @@ pub(super) fn stop(state: &State, diff: &mut Diff) -> Option<StepId> {
     Some(stop_unit("it keeps the shim alive", &[], diff))
 }
 
-fn warn_of_the_next_boot(service: &ShimService, diff: &mut Diff) {
+fn warn_of_the_next_boot(service: &InstalledShim, diff: &mut Diff) {
     if service.enabled {
         diff.warn(
             format!("`{SHIM_UNIT}` stays installed and makes the shim again at the next boot"),
@@ -158,19 +183,19 @@ fn warn_of_the_next_boot(service: &ShimService, diff: &mut Diff) {
 
 fn stop_unit(cause: &str, after: &[StepId], diff: &mut Diff) -> StepId {
     let name = SHIM_UNIT.to_owned();
-    diff.push(Action::StopUnit { name }, cause, after)
+    diff.push(UnitAction::Stop { name }, cause, after)
 }
 
 /// Starts a unit that does not run, and restarts one that runs with something else in mind.
-fn run(service: &ShimService, changed: bool, after: &[StepId], diff: &mut Diff) -> Vec<StepId> {
+fn run(service: &InstalledShim, changed: bool, after: &[StepId], diff: &mut Diff) -> Vec<StepId> {
     let name = SHIM_UNIT.to_owned();
     if !service.active {
-        let cause = "it keeps the shim alive";
-        return vec![diff.push(Action::StartUnit { name }, cause, after)];
+        let cause = differs("state", "inactive", "active").because("it keeps the shim alive");
+        return vec![diff.push(UnitAction::Start { name }, cause, after)];
     }
     if changed {
         let cause = "it shall keep what is planned now";
-        return vec![diff.push(Action::RestartUnit { name }, cause, after)];
+        return vec![diff.push(UnitAction::Restart { name }, cause, after)];
     }
     after.to_vec()
 }
@@ -192,7 +217,7 @@ impl Files {
         &mut self,
         plan: &Plan,
         links: &[WantedLink],
-        service: &ShimService,
+        service: &InstalledShim,
         diff: &mut Diff,
     ) -> bool {
         let parents = links.iter().filter(|link| link.is_parent());
@@ -206,9 +231,9 @@ impl Files {
             }
             let is_installed = service.managers.contains_key(manager.unit);
             let text = if is_installed {
-                Some(manager.told(plan, found))
+                Some(manager.configured(plan, found))
             } else {
-                manager.untold(found)
+                manager.without_ours(found)
             };
             self.want(manager.file, text, service, diff);
         }
@@ -216,14 +241,20 @@ impl Files {
     }
 
     /// Makes a file have a text, or makes that there is none.
-    fn want(&mut self, path: &str, text: Option<String>, service: &ShimService, diff: &mut Diff) {
+    fn want(&mut self, path: &str, text: Option<String>, service: &InstalledShim, diff: &mut Diff) {
         let found = service.file(path);
         if found == text.as_deref() {
             return;
         }
         let manager = MANAGERS.iter().find(|manager| manager.file == path);
+        let object = Object::new("file", path);
+        let difference = match (found, &text) {
+            (None, _) => object.missing(),
+            (Some(_), Some(_)) => object.differs("text", None, None),
+            (Some(_), None) => object.unplanned(),
+        };
         let cause = match (manager, &text) {
-            (Some(manager), Some(_)) if manager.untold(found) == text => "homelab's lines go",
+            (Some(manager), Some(_)) if manager.without_ours(found) == text => "homelab's lines go",
             (Some(_), Some(_)) => "network managers shall leave the shim alone",
             (None, Some(_)) if found.is_none() => "it does not exist",
             (None, Some(_)) => "it changed",
@@ -231,14 +262,14 @@ impl Files {
         };
         let path = path.to_owned();
         let action = match text {
-            Some(text) => Action::WriteFile {
+            Some(text) => UnitAction::WriteFile {
                 path,
                 text,
                 is_new: found.is_none(),
             },
-            None => Action::RemoveFile { path },
+            None => UnitAction::RemoveFile { path },
         };
-        let step = diff.push(action, cause, &self.after);
+        let step = diff.push(action, difference.because(cause), &self.after);
         match manager {
             Some(manager) => self.managers.push((manager.unit, step)),
             None => self.units.push(step),
@@ -246,16 +277,20 @@ impl Files {
     }
 
     /// Makes those read their files again whose files changed; the steps after which that is done.
-    fn reload(self, changed: bool, service: &ShimService, diff: &mut Diff) -> Vec<StepId> {
+    fn reload(self, changed: bool, service: &InstalledShim, diff: &mut Diff) -> Vec<StepId> {
         let mut done = Vec::new();
         if changed {
             let cause = "its files changed";
-            done.push(diff.push(Action::ReloadSystemd, cause, &self.units));
+            done.push(diff.push(UnitAction::ReloadSystemd, cause, &self.units));
         }
         for (unit, step) in self.managers {
             let name = unit.to_owned();
             done.push(if service.managers.get(unit) == Some(&true) {
-                diff.push(Action::ReloadManager { name }, "its files changed", &[step])
+                diff.push(
+                    UnitAction::ReloadManager { name },
+                    "its files changed",
+                    &[step],
+                )
             } else {
                 step
             });

@@ -1,10 +1,12 @@
 //! The slices that keep environments apart: what the plan wants against what systemd has. Pure.
 
-use super::{Action, Diff, StepId};
-use crate::error::Blocker;
-use crate::plan::unit_files;
-use crate::plan::{Limits, PARENT_SLICE, Plan, Slice, slice_name};
-use crate::state::{self, State};
+use super::difference::{Cause, Difference, Object};
+use super::step::UnitAction;
+use super::{Diff, StepId};
+use crate::error::Diagnostic;
+use crate::plan::naming::{PARENT_SLICE, slice_name};
+use crate::plan::{Limits, Plan, PlannedSlice, joined, unit_files};
+use crate::state::{Slice, State};
 use ipnet::Ipv4Net;
 
 /// Where `systemctl set-property` puts its drop-ins, one for each property.
@@ -15,12 +17,12 @@ const SET_PROPERTY: [&str; 2] = [
 
 /// What has to be done about slices.
 #[derive(Default)]
-pub(super) struct Changes {
-    write: Vec<(Slice, String)>,
-    apply: Vec<(String, String)>,
+pub(super) struct SlicePlan {
+    write: Vec<(PlannedSlice, Cause)>,
+    apply: Vec<(String, Cause)>,
     overrides: Vec<String>,
     stop: Vec<String>,
-    remove: Vec<(String, String)>,
+    remove: Vec<(String, Cause)>,
 }
 
 /// Finds what has to be done so that there are the slices of the plan, and what stands in the way. Where isolation cannot
@@ -29,12 +31,12 @@ pub(super) fn up(
     plan: &Plan,
     state: &State,
     diff: &mut Diff,
-    blockers: &mut Vec<Blocker>,
-) -> Changes {
-    let mut changes = Changes::default();
-    let wanted: Vec<Slice> = plan.slices().collect();
+    diagnostics: &mut Vec<Diagnostic>,
+) -> SlicePlan {
+    let mut steps = SlicePlan::default();
+    let wanted: Vec<PlannedSlice> = plan.slices().collect();
     for slice in &wanted {
-        changes.want(slice, state, blockers);
+        steps.want(slice, state, diagnostics);
     }
     for slice in &state.systemd.slices {
         if !slice.is_ours() || wanted.iter().any(|wanted| wanted.name == slice.name) {
@@ -45,18 +47,18 @@ pub(super) fn up(
             .iter()
             .find(|env| slice_name(&env.name) == slice.name);
         match env {
-            _ if !slice.populated => changes.remove(slice, "the plan does not want it"),
+            _ if !slice.populated => steps.remove(slice, "the plan does not want it"),
             // The network of a former environment stays as long as containers are attached, and so does its slice.
             None => {}
             Some(env) => {
-                let without_rules = Slice {
+                let without_rules = PlannedSlice {
                     name: slice.name.clone(),
                     env: env.name.clone(),
                     deny: Vec::new(),
                     allow: Vec::new(),
                     limits: Limits::default(),
                 };
-                changes.want(&without_rules, state, blockers);
+                steps.want(&without_rules, state, diagnostics);
                 diff.warn(
                     format!("containers still run in slice `{}`, which the plan does not want", slice.name),
                     format!(
@@ -67,18 +69,18 @@ pub(super) fn up(
             }
         }
     }
-    changes
+    steps
 }
 
 /// Finds what has to be done so that no slice of ours is left.
-pub(super) fn down(state: &State, blockers: &mut Vec<Blocker>) -> Changes {
-    let mut changes = Changes::default();
+pub(super) fn down(state: &State, diagnostics: &mut Vec<Diagnostic>) -> SlicePlan {
+    let mut steps = SlicePlan::default();
     let ours = state.systemd.slices.iter().filter(|slice| slice.is_ours());
     for slice in ours {
-        if slice.populated && !blockers.is_empty() {
+        if slice.populated && !diagnostics.is_empty() {
             // Those are the containers that are in the way already.
         } else if slice.populated {
-            blockers.push(Blocker::new(
+            diagnostics.push(Diagnostic::error(
                 format!("processes run in slice `{}`", slice.name),
                 format!(
                     "end them first; `systemd-cgls -u {}` shows them",
@@ -86,69 +88,91 @@ pub(super) fn down(state: &State, blockers: &mut Vec<Blocker>) -> Changes {
                 ),
             ));
         } else {
-            changes.remove(slice, "homelab made it");
+            steps.remove(slice, "homelab made it");
         }
     }
     // systemd made it by itself for the others and keeps it.
     let parent = state.systemd.slice(PARENT_SLICE);
     if parent.is_some_and(|parent| parent.active && !parent.populated && parent.file.is_none()) {
-        changes.stop.push(PARENT_SLICE.to_owned());
+        steps.stop.push(PARENT_SLICE.to_owned());
     }
-    changes
+    steps
 }
 
 /// Whether an environment's slice is as planned.
 ///
 /// # Errors
 /// What is different.
-pub(super) fn ready(slice: &Slice, state: &State) -> Result<(), String> {
+pub(super) fn ready(slice: &PlannedSlice, state: &State) -> Result<(), String> {
     let name = &slice.name;
     let found = state.systemd.slice(name);
     match found {
         Some(found) if found.file.is_some() => match difference(slice, found) {
             None => Ok(()),
-            Some(what) => Err(format!("slice `{name}` is not in force: {what}")),
+            Some(cause) => Err(format!("slice `{name}` is not in force: {}", cause.text)),
         },
         _ => Err(format!("there is no slice `{name}`")),
     }
 }
 
 /// How a slice that has a file differs from the plan.
-fn difference(slice: &Slice, found: &state::Slice) -> Option<String> {
+fn difference(slice: &PlannedSlice, found: &Slice) -> Option<Cause> {
+    let differs = |field: &str, found: &str, planned: &str| -> Difference {
+        let (found, planned) = (found.to_owned(), planned.to_owned());
+        object(&slice.name).differs(field, Some(found), Some(planned))
+    };
     if found.file.as_deref() != Some(unit_files::slice(slice).as_str()) {
-        return Some("it changed".to_owned());
+        let difference = object(&slice.name).differs("file", None, None);
+        return Some(difference.because("it changed"));
     }
     if found.stale || found.pending {
-        return Some("running containers may not follow it yet".to_owned());
+        let difference = differs("state", "written", "applied");
+        return Some(difference.because("running containers may not follow it yet"));
     }
-    if let Some(path) = found
-        .overrides
-        .first()
-        .filter(|_| !is_effective(slice, found))
-    {
-        return Some(format!("`{path}` changes what it denies"));
+    if is_effective(slice, found) {
+        return None;
     }
-    (!is_effective(slice, found)).then(|| "systemd has not read it".to_owned())
+    let list = |deny: &[Ipv4Net]| match deny {
+        [] => "empty".to_owned(),
+        nets => joined(nets, " "),
+    };
+    let difference = if slice.deny.iter().all(|net| is_denied(*net, found)) {
+        let allow: Vec<Ipv4Net> = slice.allow.iter().copied().map(Ipv4Net::from).collect();
+        differs("IPAddressAllow", &list(&found.allow), &list(&allow))
+    } else {
+        differs("IPAddressDeny", &list(&found.deny), &list(&slice.deny))
+    };
+    Some(match found.overrides.first() {
+        Some(path) => difference.because(format!("`{path}` changes what it denies")),
+        None => difference.because("systemd has not read it"),
+    })
+}
+
+fn object(name: &str) -> Object {
+    Object::new("slice", name)
+}
+
+fn is_denied(net: Ipv4Net, found: &Slice) -> bool {
+    found.deny.iter().any(|denied| denied.contains(&net))
 }
 
 /// Whether systemd denies at least what the plan denies and allows what it allows there. More may be denied by a drop-in of
 /// the owner.
-fn is_effective(slice: &Slice, found: &state::Slice) -> bool {
+fn is_effective(slice: &PlannedSlice, found: &Slice) -> bool {
     let allowed: Vec<Ipv4Net> = slice.allow.iter().copied().map(Ipv4Net::from).collect();
-    let is_denied = |net: &Ipv4Net| found.deny.iter().any(|denied| denied.contains(net));
     let overlap = |a: &Ipv4Net, b: &Ipv4Net| a.contains(b) || b.contains(a);
     let is_hole = |net: &Ipv4Net| {
         slice.deny.iter().any(|denied| overlap(denied, net)) && !allowed.contains(net)
     };
-    slice.deny.iter().all(is_denied)
+    slice.deny.iter().all(|net| is_denied(*net, found))
         && allowed
             .iter()
             .all(|net| found.allow.iter().any(|found| found.contains(net)))
         && !found.allow.iter().any(is_hole)
 }
 
-impl Changes {
-    fn want(&mut self, slice: &Slice, state: &State, blockers: &mut Vec<Blocker>) {
+impl SlicePlan {
+    fn want(&mut self, slice: &PlannedSlice, state: &State, diagnostics: &mut Vec<Diagnostic>) {
         let name = &slice.name;
         let Some(found) = state
             .systemd
@@ -156,11 +180,11 @@ impl Changes {
             .filter(|found| found.file.is_some())
         else {
             self.write
-                .push((slice.clone(), "it does not exist".to_owned()));
+                .push((slice.clone(), object(name).missing().into()));
             return;
         };
         if !found.is_ours() {
-            blockers.push(Blocker::new(
+            diagnostics.push(Diagnostic::error(
                 format!("there is a unit `{name}` that homelab did not make"),
                 format!(
                     "remove `{}`, or give the environment another name",
@@ -169,7 +193,7 @@ impl Changes {
             ));
             return;
         }
-        let Some(what) = difference(slice, found) else {
+        let Some(cause) = difference(slice, found) else {
             return;
         };
         let overrides = found
@@ -180,7 +204,7 @@ impl Changes {
             if SET_PROPERTY.iter().any(|folder| path.starts_with(folder)) {
                 self.overrides.push(path.clone());
             } else {
-                blockers.push(Blocker::new(
+                diagnostics.push(Diagnostic::error(
                     format!(
                         "`{path}` changes what slice `{name}` denies, and homelab did not make it"
                     ),
@@ -190,18 +214,20 @@ impl Changes {
         }
         let is_written = found.file.as_deref() == Some(unit_files::slice(slice).as_str());
         if is_written && found.pending && is_effective(slice, found) {
-            self.apply.push((name.clone(), what));
+            self.apply.push((name.clone(), cause));
         } else {
             // Also when the text stays: a written file is pending until running processes follow it.
-            self.write.push((slice.clone(), what));
+            self.write.push((slice.clone(), cause));
         }
     }
 
-    fn remove(&mut self, slice: &state::Slice, cause: &str) {
+    fn remove(&mut self, slice: &Slice, cause: &str) {
         if slice.active {
             self.stop.push(slice.name.clone());
         }
-        self.remove.push((slice.name.clone(), cause.to_owned()));
+        let difference = object(&slice.name).unplanned();
+        self.remove
+            .push((slice.name.clone(), difference.because(cause)));
     }
 
     /// Adds the steps. What is removed waits for the steps `after`.
@@ -209,33 +235,33 @@ impl Changes {
         let mut changed: Vec<StepId> = Vec::new();
         let mut applied = self.apply;
         for (slice, cause) in self.write {
-            applied.push((slice.name.clone(), "running containers follow".to_owned()));
+            applied.push((slice.name.clone(), "running containers follow".into()));
             let found = state.systemd.slice(&slice.name);
             let is_new = found.is_none_or(|found| found.file.is_none());
             let slice = Box::new(slice);
-            changed.push(diff.push(Action::WriteSlice { slice, is_new }, cause, &[]));
+            changed.push(diff.push(UnitAction::WriteSlice { slice, is_new }, cause, &[]));
         }
         let written = changed.clone();
         for path in self.overrides {
             let cause = "it undoes the isolation";
-            changed.push(diff.push(Action::RemoveFile { path }, cause, &written));
+            changed.push(diff.push(UnitAction::RemoveFile { path }, cause, &written));
         }
         // The tree goes from its leaves.
         let mut stopped = after.to_vec();
         for name in self.stop {
-            stopped.push(diff.push(Action::StopUnit { name }, "nothing runs in it", &stopped));
+            stopped.push(diff.push(UnitAction::Stop { name }, "nothing runs in it", &stopped));
         }
         for (name, cause) in self.remove {
             let path = unit_files::path(&name);
-            changed.push(diff.push(Action::RemoveFile { path }, cause, &stopped));
+            changed.push(diff.push(UnitAction::RemoveFile { path }, cause, &stopped));
         }
         if changed.is_empty() && applied.is_empty() {
             return;
         }
         let cause = "its files changed";
-        let reloaded = diff.push(Action::ReloadSystemd, cause, &changed);
+        let reloaded = diff.push(UnitAction::ReloadSystemd, cause, &changed);
         for (name, cause) in applied {
-            diff.push(Action::ApplySlice { name }, cause, &[reloaded]);
+            diff.push(UnitAction::ApplySlice { name }, cause, &[reloaded]);
         }
     }
 }

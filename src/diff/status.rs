@@ -1,38 +1,32 @@
 //! What there is beside what the plan says, on one screen. Pure.
 
-use crate::diff::{Action, Diff, Step, shim_route};
-use crate::error::Blocker;
+use super::Diff;
+use super::difference::{Difference, Object};
+use super::links::shim_route;
+use crate::error::{Diagnostic, Error, Span};
+use crate::plan::naming::SHIM_UNIT;
 use crate::plan::{Env, Host, Isolation, Plan, Service};
-use crate::state::{Container, SUCCESSOR, State};
-use std::collections::{BTreeMap, BTreeSet};
+use crate::state::{Container, ContainerHealth, State};
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::time::Duration;
 
-/// How a container is, beyond what a list of them tells.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Condition {
-    /// How long it runs, when it does.
-    pub up: Option<Duration>,
-    /// What its health check says: `starting`, `healthy` or `unhealthy`; `None` without one.
-    pub health: Option<String>,
-    /// The exit status of its last run.
-    pub exit_code: i64,
-}
-
-/// Something that is not as the plan says.
+/// Something that is not as the plan says, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Difference {
-    /// What it is about: the name of a link, a network, a slice, a unit or a container.
+pub struct Finding {
+    /// What it is about: the name of a link, a file, a slice, a unit, a network, an image or a container; empty where it is
+    /// about the whole host.
     pub about: String,
     /// What is different.
     pub what: String,
     /// What to run or to do.
-    pub run: String,
+    pub fix: String,
+    /// The place in a file, when it is about one.
+    pub place: Option<Span>,
 }
 
 /// One thing of this host and how it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fact {
+pub struct Item {
     /// `shim`, `unit`, `isolation` or `network`.
     pub kind: &'static str,
     /// Its name.
@@ -55,7 +49,7 @@ pub struct Row {
     /// The container's state, `missing`, `unknown` without Docker, or the host that it runs on.
     pub state: String,
     /// How it is, when it is here.
-    pub condition: Condition,
+    pub health: ContainerHealth,
     /// It is not as planned.
     pub differs: bool,
 }
@@ -68,165 +62,126 @@ pub struct Status {
     /// Its address.
     pub address: Ipv4Addr,
     /// The shim, its unit, the isolation, the networks.
-    pub facts: Vec<Fact>,
+    pub items: Vec<Item>,
     /// The services.
     pub rows: Vec<Row>,
     /// What is not as planned.
-    pub differences: Vec<Difference>,
+    pub findings: Vec<Finding>,
 }
 
-/// What commands would do, and what stands in their way.
+/// What is not as planned, as far as it was found.
 #[derive(Debug, Default)]
-pub struct Differences {
-    all: Vec<Difference>,
+pub struct Findings {
+    all: Vec<Finding>,
 }
 
-impl Differences {
-    /// Adds what a command would do.
-    pub fn add(&mut self, command: &str, result: Result<Diff, Vec<Blocker>>) {
+impl Findings {
+    /// Adds what a command would take away, or what stands in its way.
+    pub fn add_result(&mut self, command: &str, result: Result<Diff, Error>) {
         match result {
             Ok(diff) => {
-                let mut seen = BTreeSet::new();
-                for step in diff.steps.iter().filter(|step| !follows(step)) {
-                    // Of what happens to one thing, the first step has the cause.
-                    let about = about(step);
-                    if seen.insert(about.clone()) {
-                        self.all.push(Difference {
-                            what: what(step),
-                            about,
-                            run: format!("`{command}`"),
-                        });
-                    }
+                for difference in &diff.differences {
+                    self.add_difference(difference, format!("`{command}`"));
                 }
             }
-            Err(blockers) => {
-                for blocker in blockers {
-                    self.blocked(blocker);
+            Err(error) => {
+                for diagnostic in error.diagnostics {
+                    self.add_diagnostic(diagnostic);
                 }
             }
         }
     }
 
-    /// Adds what stands in the way of the plan.
-    pub fn blocked(&mut self, Blocker { what, hint, .. }: Blocker) {
-        self.differ("", what, hint);
+    /// Adds a difference.
+    pub fn add_difference(&mut self, difference: &Difference, fix: String) {
+        let Object { kind, name } = &difference.object;
+        self.add(Finding {
+            about: name.clone(),
+            what: format!("{kind} {name}: {difference}"),
+            fix,
+            place: None,
+        });
     }
 
-    /// Adds something that no command of ours would change.
-    pub fn differ(&mut self, about: &str, what: impl Into<String>, run: impl Into<String>) {
-        let (what, run) = (what.into(), run.into());
-        if self.all.iter().any(|known| known.what == what) {
-            return;
+    /// Adds what stands in the way of the plan, with its place when it is in a file.
+    pub fn add_diagnostic(&mut self, diagnostic: Diagnostic) {
+        self.add(Finding {
+            about: String::new(),
+            what: diagnostic.what,
+            fix: diagnostic.hint.unwrap_or_default(),
+            place: diagnostic.place.map(|place| place.span),
+        });
+    }
+
+    fn add(&mut self, finding: Finding) {
+        if !self.all.iter().any(|known| known.what == finding.what) {
+            self.all.push(finding);
         }
-        let about = about.to_owned();
-        self.all.push(Difference { about, what, run });
-    }
-}
-
-/// Whether a step is there because of another one only.
-fn follows(step: &Step) -> bool {
-    if let Action::CreateContainer(new) = &step.action
-        && new.name.ends_with(SUCCESSOR)
-    {
-        return true;
-    }
-    let is_reload = matches!(
-        step.action,
-        Action::ReloadSystemd | Action::ReloadManager { .. }
-    );
-    is_reload || (matches!(step.action, Action::RemoveFile { .. }) && !step.after.is_empty())
-}
-
-/// The thing that a step is about, as the screen names it.
-fn about(step: &Step) -> String {
-    match &step.action {
-        Action::AddAddress { name, .. } => name.clone(),
-        Action::AddRoute(route) | Action::DeleteRoute(route) => route.link.clone(),
-        action => action.words().name,
-    }
-}
-
-fn what(step: &Step) -> String {
-    let words = step.action.words();
-    match &step.action {
-        Action::AddAddress { address, name } => {
-            format!("address {address} of link {name} is missing")
-        }
-        Action::AddRoute(route) => {
-            format!(
-                "the route to {} over {} is missing",
-                route.destination, route.link
-            )
-        }
-        _ => format!("{} {}: {}", words.kind, words.name, step.cause),
     }
 }
 
 impl Status {
-    /// Puts everything together. `conditions` has the containers of ours by name.
+    /// Puts everything together. `health` has the containers of ours by name.
     pub fn new(
         plan: &Plan,
         host: &Host,
         state: &State,
-        conditions: &BTreeMap<String, Condition>,
-        differences: Differences,
+        health: &BTreeMap<String, ContainerHealth>,
+        findings: Findings,
     ) -> Self {
-        let mut differences = differences.all;
-        for (name, condition) in conditions {
+        let mut findings = findings.all;
+        for (name, health) in health {
             let container = state.docker.container(name);
-            differences.extend(container.and_then(|found| ill(found, condition)));
+            findings.extend(container.and_then(|found| unhealthy(found, health)));
         }
-        let differs = |name: &str| {
-            differences
-                .iter()
-                .any(|difference| difference.about == name)
-        };
-        let mut facts = vec![shim(plan, host, state, &differs), unit(state, &differs)];
-        facts.push(isolation(plan, state, &differs));
-        facts.extend(plan.envs.iter().map(|env| network(env, state, &differs)));
+        let differs = |name: &str| findings.iter().any(|finding| finding.about == name);
+        let mut items = vec![shim(plan, host, state, &differs), unit(state, &differs)];
+        items.push(isolation(plan, state, &differs));
+        items.extend(plan.envs.iter().map(|env| network(env, state, &differs)));
         let services = plan
             .envs
             .iter()
             .flat_map(|env| env.services.iter().map(move |s| (env, s)));
-        let rows =
-            services.map(|(env, service)| row(env, service, host, state, conditions, &differs));
+        let rows = services.map(|(env, service)| row(env, service, host, state, health, &differs));
         Self {
             host: host.name.clone(),
             address: host.address,
-            facts,
+            items,
             rows: rows.collect(),
-            differences,
+            findings,
         }
     }
 }
 
 /// What is wrong with a container that runs, so that no command of ours would change it.
-fn ill(container: &Container, condition: &Condition) -> Option<Difference> {
+fn unhealthy(container: &Container, health: &ContainerHealth) -> Option<Finding> {
     let name = &container.name;
     let what = if container.state == "restarting" {
         format!(
             "container {name} ends again and again, with status {}",
-            condition.exit_code
+            health.exit_code
         )
     } else if container.state == "paused" {
-        return Some(Difference {
+        return Some(Finding {
             about: name.clone(),
             what: format!("container {name} is paused"),
-            run: format!("`docker unpause {name}`"),
+            fix: format!("`docker unpause {name}`"),
+            place: None,
         });
-    } else if condition.health.as_deref() == Some("unhealthy") {
+    } else if health.health.as_deref() == Some("unhealthy") {
         format!("container {name} is unhealthy")
     } else {
         return None;
     };
-    Some(Difference {
+    Some(Finding {
         about: name.clone(),
         what,
-        run: format!("`docker logs {name}`"),
+        fix: format!("`docker logs {name}`"),
+        place: None,
     })
 }
 
-fn shim(plan: &Plan, host: &Host, state: &State, differs: &dyn Fn(&str) -> bool) -> Fact {
+fn shim(plan: &Plan, host: &Host, state: &State, differs: &dyn Fn(&str) -> bool) -> Item {
     let name = &plan.shim_name;
     let is = match state.link(name) {
         None => "missing".to_owned(),
@@ -251,7 +206,7 @@ fn shim(plan: &Plan, host: &Host, state: &State, differs: &dyn Fn(&str) -> bool)
     let parents = plan.envs.iter().map(Env::parent_link);
     let has_route = state.routes.contains(&shim_route(plan, host));
     let route = if has_route { "there" } else { "missing" };
-    Fact {
+    Item {
         kind: "shim",
         name: name.clone(),
         state: format!("{is}, route to {} {route}", plan.route),
@@ -259,9 +214,9 @@ fn shim(plan: &Plan, host: &Host, state: &State, differs: &dyn Fn(&str) -> bool)
     }
 }
 
-fn unit(state: &State, differs: &dyn Fn(&str) -> bool) -> Fact {
+fn unit(state: &State, differs: &dyn Fn(&str) -> bool) -> Item {
     let service = &state.systemd.shim;
-    let name = crate::plan::unit_files::SHIM_UNIT;
+    let name = SHIM_UNIT;
     let text = if service.is_installed() {
         let runs = if service.active {
             "runs"
@@ -277,7 +232,7 @@ fn unit(state: &State, differs: &dyn Fn(&str) -> bool) -> Fact {
     } else {
         "not installed: the shim is gone after a boot; `homelab shim install` keeps it".to_owned()
     };
-    Fact {
+    Item {
         kind: "unit",
         name: name.to_owned(),
         state: text,
@@ -285,13 +240,13 @@ fn unit(state: &State, differs: &dyn Fn(&str) -> bool) -> Fact {
     }
 }
 
-fn isolation(plan: &Plan, state: &State, differs: &dyn Fn(&str) -> bool) -> Fact {
+fn isolation(plan: &Plan, state: &State, differs: &dyn Fn(&str) -> bool) -> Item {
     let slices: Vec<String> = plan.slices().map(|slice| slice.name).collect();
     let are_there = slices
         .iter()
         .all(|slice| state.systemd.slice(slice).is_some());
     let differ = slices.iter().any(|slice| differs(slice));
-    Fact {
+    Item {
         kind: "isolation",
         name: match plan.isolation {
             Isolation::Enforced => "enforced".to_owned(),
@@ -306,7 +261,7 @@ fn isolation(plan: &Plan, state: &State, differs: &dyn Fn(&str) -> bool) -> Fact
     }
 }
 
-fn network(env: &Env, state: &State, differs: &dyn Fn(&str) -> bool) -> Fact {
+fn network(env: &Env, state: &State, differs: &dyn Fn(&str) -> bool) -> Item {
     let name = env.network();
     let is = match state.docker.network(&name) {
         None => missing(state).to_owned(),
@@ -334,7 +289,7 @@ fn network(env: &Env, state: &State, differs: &dyn Fn(&str) -> bool) -> Fact {
             text
         }
     };
-    Fact {
+    Item {
         kind: "network",
         differs: differs(&name),
         name,
@@ -356,7 +311,7 @@ fn row(
     service: &Service,
     host: &Host,
     state: &State,
-    conditions: &BTreeMap<String, Condition>,
+    health: &BTreeMap<String, ContainerHealth>,
     differs: &dyn Fn(&str) -> bool,
 ) -> Row {
     let name = service.container();
@@ -372,7 +327,7 @@ fn row(
             Some(container) => container.state.clone(),
             None => missing(state).to_owned(),
         },
-        condition: conditions.get(&name).cloned().unwrap_or_default(),
+        health: health.get(&name).cloned().unwrap_or_default(),
         differs: is_here && differs(&name),
     }
 }

@@ -1,19 +1,18 @@
 //! The cases under tests/cases, each a folder: the command line, the plan (`homelab.toml`, else the one beside the
 //! folders), the observed state, and the steps that must come of it. `SNAPSHOTS=overwrite cargo test` writes the steps.
 
-use super::containers::{self, Selection};
 mod machine;
 
-use super::{Action, Diff, Step, network, preflight, shim};
+use super::step::{Action, LinkAction, UnitAction};
+use super::{Diff, PullPhase, Request, Selection, Step, diff};
 use crate::cli::{Cli, Command, Environment, Shim};
-use crate::error::Blocker;
-use crate::input::compose::{self, Project, Request, World};
-use crate::input::homelab_toml;
-use crate::input::problem::Sources;
-use crate::plan::unit_files::{SHIM_UNIT, ShimUnit};
-use crate::plan::{Given, Plan, Service};
+use crate::error::{Diagnostic, Error};
+use crate::plan::naming::SHIM_UNIT;
+use crate::plan::tests::PlanFiles;
+use crate::plan::unit_files::{ShimUnit, installed_parent_links, parent_links_path};
+use crate::plan::{CompleteService, Env, Plan, PullPolicy};
+use crate::report;
 use crate::state::State;
-use crate::{plan, report};
 use clap::Parser as _;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -34,47 +33,16 @@ fn compile(folder: &Path) -> Plan {
     } else {
         cases().join("homelab.toml")
     };
-    let text = read(&path);
+    let files = PlanFiles::new(read(&path));
     let compose = folder.join("compose.yml");
-    let compiled = homelab_toml::parse(&text).and_then(|(config, mut problems)| {
-        let mut sources = Sources::new(path.display().to_string(), text.as_str());
-        let projects: Vec<Project> = config
-            .envs
-            .iter()
-            .map(|env| {
-                let request = Request {
-                    files: compose
-                        .exists()
-                        .then(|| (compose.clone(), 0..0))
-                        .into_iter()
-                        .collect(),
-                    project: plan::network_name(env.name.get_ref()),
-                    ..Request::default()
-                };
-                let world = World {
-                    read: &|path| std::fs::read_to_string(path),
-                    variable: &|name| match name {
-                        "ENV" => Some(env.name.get_ref().clone()),
-                        "ENV_ADDRESS" if env.name.get_ref() == "prod" => Some("201".to_owned()),
-                        "ENV_ADDRESS" => Some("231".to_owned()),
-                        _ => None,
-                    },
-                };
-                compose::load(&request, &world, &mut sources, &mut problems)
-            })
-            .collect();
-        let given = Given {
-            folder: Path::new("/etc/homelab"),
-            projects: &projects,
-            native_end: text.len() + 1,
-            has_all_services: true,
-        };
-        plan::compile(&config, &given, problems)
-    });
-    match compiled {
-        Ok((plan, _)) => plan,
-        Err(problems) => unreachable!("{}: {problems:?}", path.display()),
+    if !compose.exists() {
+        return files.plan();
     }
+    let addresses = [
+        ("prod", "ENV=prod\nENV_ADDRESS=201\n"),
+        ("preprod", "ENV=preprod\nENV_ADDRESS=231\n"),
+    ];
+    files.compose(&read(&compose)).env_files(&addresses).plan()
 }
 
 fn state_of(folder: &Path) -> State {
@@ -82,12 +50,12 @@ fn state_of(folder: &Path) -> State {
         .unwrap_or_else(|error| unreachable!("{}: {error}", folder.display()))
 }
 
-fn diff_of(folder: &Path) -> Result<Diff, Vec<Blocker>> {
+fn diff_of(folder: &Path) -> Result<Diff, Error> {
     diff_with(folder, &state_of(folder))
 }
 
 /// What the command of a case comes to when this is the state.
-fn diff_with(folder: &Path, state: &State) -> Result<Diff, Vec<Blocker>> {
+fn diff_with(folder: &Path, state: &State) -> Result<Diff, Error> {
     let plan = compile(folder);
     let line = read(&folder.join("command"));
     let words = std::iter::once("homelab").chain(line.split_whitespace());
@@ -99,55 +67,69 @@ fn diff_with(folder: &Path, state: &State) -> Result<Diff, Vec<Blocker>> {
     let Some(host) = host else {
         unreachable!("{}: no host", folder.display())
     };
-    let select = |options: &Environment, run: &dyn Fn(Selection) -> Result<Diff, Vec<Blocker>>| {
+    let select = |options: &Environment| -> (Vec<String>, &Env) {
         let name = options.env.as_deref().or(plan.default_env.as_deref());
-        let Some(env) = name.and_then(|name| plan.env(name)) else {
-            unreachable!("{}: no environment", folder.display())
-        };
-        run(Selection {
-            named: &options.services,
-            remove_orphans: options.remove_orphans,
-            ..Selection::whole(&plan, env, &host.name)
-        })
+        let env = name.and_then(|name| plan.env(name));
+        let env = env.unwrap_or_else(|| unreachable!("{}: no environment", folder.display()));
+        (options.services.clone(), env)
     };
-    match &cli.command {
-        Command::NetworkUp(_) => network::up(&plan, host, state),
-        Command::NetworkDown(_) => network::down(&plan, host, state),
-        Command::EnvUp(up) => select(&up.environment, &|mut selection| {
-            selection.force_recreate = up.force_recreate;
-            selection.no_deps = up.no_deps;
-            selection.pull = up.pull;
-            selection.pulls_first = up.environment.change.dry_run;
-            let selection = &selection;
-            preflight::engine(state).map_err(|blocker| vec![blocker])?;
-            let warnings = network::ready(&plan, host, selection.env, state)
-                .map_err(|blocker| vec![blocker])?;
-            let services: Vec<Service> =
-                selection.with_dependencies().into_iter().cloned().collect();
-            let mut diff = containers::up(selection, &services, state)?;
-            diff.warnings.splice(0..0, warnings);
-            Ok(diff)
-        }),
-        Command::EnvDown(options) => select(options, &|selection| {
-            Ok(containers::down(&selection, state))
-        }),
-        Command::Shim(Shim::Up(_)) => shim::up(&plan, host, state),
-        Command::Shim(Shim::Down(_)) => Ok(shim::down(&plan, state)),
-        Command::Shim(Shim::Install(_)) => shim::install(&plan, host, &unit(&host.name), state),
-        Command::Shim(Shim::Uninstall(_)) => {
-            shim::uninstall(&plan, state).map_err(|blocker| vec![blocker])
+    let request = match &cli.command {
+        Command::NetworkUp(_) => Request::NetworkUp(host),
+        Command::NetworkDown(_) => Request::NetworkDown(host),
+        Command::EnvUp(up) => {
+            let (named, env) = select(&up.environment);
+            let selection = Selection {
+                named: &named,
+                remove_orphans: up.environment.remove_orphans,
+                force_recreate: up.force_recreate,
+                no_deps: up.no_deps,
+                pull: up.pull.map(PullPolicy::from),
+                ..Selection::whole(&plan, env, host)
+            };
+            let services = selection.with_dependencies().into_iter().cloned();
+            let services: Vec<CompleteService> =
+                services.map(CompleteService::without_files).collect();
+            let result = |pulls| {
+                let selection = Selection { pulls, ..selection };
+                diff(&Request::EnvUp(&selection, &services), &plan, state)
+            };
+            if up.environment.change.dry_run {
+                return result(PullPhase::Planned);
+            }
+            // The command carries out the first before it looks again.
+            let pulls = result(PullPhase::Alone)?;
+            let mut diff = result(PullPhase::Done)?;
+            diff.warnings.splice(0..0, pulls.warnings);
+            return Ok(diff);
         }
-        Command::Shim(Shim::Run(_)) => kept(folder, state),
+        Command::EnvDown(options) => {
+            let (named, env) = select(options);
+            let selection = Selection {
+                named: &named,
+                remove_orphans: options.remove_orphans,
+                ..Selection::whole(&plan, env, host)
+            };
+            return diff(&Request::EnvDown(&selection), &plan, state);
+        }
+        Command::Shim(Shim::Up(_)) => Request::ShimUp(host),
+        Command::Shim(Shim::Down(_)) => Request::ShimDown,
+        Command::Shim(Shim::Install(_)) => Request::ShimInstall(host, unit(&host.name)),
+        Command::Shim(Shim::Uninstall(_)) => Request::ShimUninstall,
+        Command::Shim(Shim::Run(_)) => return kept(folder, state),
         Command::Check
         | Command::Status
         | Command::Verify
         | Command::Ps(_)
         | Command::Logs(_)
         | Command::Config(_)
-        | Command::Probe(_) => {
-            unreachable!("{line} has no diff")
-        }
-    }
+        | Command::Probe(_) => unreachable!("{line} has no diff"),
+    };
+    diff(&request, &plan, state)
+}
+
+/// The parent links that the installed unit was told of.
+fn parent_links(state: &State) -> Vec<String> {
+    installed_parent_links(state.systemd.shim.file(&parent_links_path()))
 }
 
 /// The unit as it is installed from the usual places.
@@ -160,25 +142,23 @@ fn unit(host: &str) -> ShimUnit<'_> {
 }
 
 /// What the running unit does about its links.
-fn kept(folder: &Path, state: &State) -> Result<Diff, Vec<Blocker>> {
+fn kept(folder: &Path, state: &State) -> Result<Diff, Error> {
     let plan = compile(folder);
-    let Some(host) = plan.host_at(&state.own_addresses()) else {
-        unreachable!("{}: no host", folder.display())
-    };
-    let parent = preflight::parent_there(&plan, host, state).map_err(|blocker| vec![blocker])?;
-    let links = state.systemd.shim.parent_links();
-    shim::keep(&plan, host, parent, &links, state)
+    let host = plan.host_at(&state.own_addresses());
+    let host = host.unwrap_or_else(|| unreachable!("{}: no host", folder.display()));
+    diff(&Request::ShimRun(host, &parent_links(state)), &plan, state)
 }
 
 /// Carries a step out; what the unit does when it starts and stops is done too.
 fn carry_out(folder: &Path, step: &Step, state: &mut State) {
-    let is_shim = |name: &String| name == SHIM_UNIT;
-    if let Action::StopUnit { name } | Action::RestartUnit { name } = &step.action
-        && is_shim(name)
+    let shim = |name: &String| name == SHIM_UNIT;
+    if let Action::Unit(UnitAction::Stop { name } | UnitAction::Restart { name }) = &step.action
+        && shim(name)
     {
-        let links = state.systemd.shim.parent_links();
-        for step in shim::release(&compile(folder), &links, state).steps {
-            let Action::DeleteLink { name } = step.action else {
+        let links = parent_links(state);
+        let released = diff(&Request::ShimRelease(&links), &compile(folder), state);
+        for step in released.unwrap_or_default().steps {
+            let Action::Link(LinkAction::Delete { name }) = step.action else {
                 unreachable!("{step:?}")
             };
             // Networks may stand on it: the kernel does not mind.
@@ -187,23 +167,27 @@ fn carry_out(folder: &Path, step: &Step, state: &mut State) {
         }
     }
     machine::carry_out(step, state);
-    if let Action::StartUnit { name } | Action::RestartUnit { name } = &step.action
-        && is_shim(name)
+    if let Action::Unit(UnitAction::Start { name } | UnitAction::Restart { name }) = &step.action
+        && shim(name)
     {
-        let steps = kept(folder, state).unwrap_or_else(|blockers| unreachable!("{blockers:?}"));
+        let steps = kept(folder, state).unwrap_or_else(|error| unreachable!("{error}"));
         for step in steps.steps {
             machine::carry_out(&step, state);
         }
     }
 }
 
-fn text_of(result: Result<Diff, Vec<Blocker>>) -> String {
+fn text_of(result: Result<Diff, Error>) -> String {
     let text = match result {
         Ok(diff) if diff == Diff::default() => "nothing to do".to_owned(),
         Ok(diff) => report::plain_steps(&diff),
-        Err(blockers) => blockers
+        Err(error) => error
+            .diagnostics
             .iter()
-            .map(|Blocker { what, hint, .. }| format!("error: {what}\nhint: {hint}"))
+            .map(|Diagnostic { what, hint, .. }| {
+                let hint = hint.as_deref().unwrap_or_default();
+                format!("error: {what}\nhint: {hint}")
+            })
             .collect::<Vec<_>>()
             .join("\n"),
     };
@@ -279,7 +263,7 @@ fn is_repeated(folder: &Path) -> bool {
 /// Carries out all that there is to do, after which nothing may be left.
 fn finish(folder: &Path, state: &mut State) {
     let diff = diff_with(folder, state);
-    let diff = diff.unwrap_or_else(|blockers| unreachable!("{}: {blockers:?}", folder.display()));
+    let diff = diff.unwrap_or_else(|error| unreachable!("{}: {error}", folder.display()));
     for step in &diff.steps {
         carry_out(folder, step, state);
     }

@@ -1,5 +1,5 @@
 //! Compose files to one tree of services, networks, volumes, configs and secrets: read, interpolated, extended, included and
-//! merged as the Compose specification says, every value with its place. Files and variables come in by the [`World`].
+//! merged as the Compose specification says, every value with its place. Files and variables come in by the [`LoadEnv`].
 
 pub mod dotenv;
 pub mod interpolate;
@@ -7,16 +7,14 @@ mod merge;
 mod paths;
 
 #[cfg(test)]
-mod fuzz_tests;
-#[cfg(test)]
 mod tests;
 
 pub use merge::replace_keys;
 pub use paths::absolute as absolute_paths;
 
-use crate::error::why_unreadable;
+use crate::error::{Diagnostic, why_unreadable};
 use crate::input::node::{Entry, Map, Node, Value};
-use crate::input::problem::{Problem, Sources, Span, nearest};
+use crate::input::problem::{Sources, Span, nearest};
 use crate::input::yaml;
 use dotenv::Format;
 use interpolate::{Variables, Wrong};
@@ -27,7 +25,7 @@ use std::path::{Path, PathBuf};
 const DEPTH: usize = 16;
 
 /// What lies outside the files themselves.
-pub struct World<'a> {
+pub struct LoadEnv<'a> {
     /// Reads a text file.
     pub read: &'a dyn Fn(&Path) -> std::io::Result<String>,
     /// A variable of this process, which wins over those of env files.
@@ -36,7 +34,7 @@ pub struct World<'a> {
 
 /// What is to be loaded.
 #[derive(Clone, Debug, Default)]
-pub struct Request {
+pub struct LoadOptions {
     /// Compose files, the first one's folder being the project's; later ones are merged over earlier ones.
     pub files: Vec<(PathBuf, Span)>,
     /// Files with variables; without any, `.env` in the project's folder is taken when it is there.
@@ -67,7 +65,7 @@ pub struct Project {
     /// Active profiles.
     pub profiles: BTreeSet<String>,
     /// What whoever brings it up should know.
-    pub notices: Vec<Problem>,
+    pub notices: Vec<Diagnostic>,
 }
 
 impl Project {
@@ -87,16 +85,16 @@ const SECTIONS: [&str; 5] = ["services", "networks", "volumes", "configs", "secr
 
 /// Loads the files of one environment. What can be read is in the project; what is wrong goes to `problems`.
 pub fn load(
-    request: &Request,
-    world: &World,
+    request: &LoadOptions,
+    load_env: &LoadEnv,
     sources: &mut Sources,
-    problems: &mut Vec<Problem>,
+    problems: &mut Vec<Diagnostic>,
 ) -> Project {
     if request.files.is_empty() {
         return Project::default();
     }
     let mut loader = Loader {
-        world,
+        load_env,
         sources,
         problems,
         unset: BTreeSet::new(),
@@ -120,7 +118,9 @@ pub fn load(
         loader.file(path, place, &folder, &scope, &chain, &mut project);
     }
     project.notices = std::mem::take(&mut loader.notices);
-    let profiles = scope.lookup(world, "COMPOSE_PROFILES").unwrap_or_default();
+    let profiles = scope
+        .lookup(load_env, "COMPOSE_PROFILES")
+        .unwrap_or_default();
     let profiles = profiles
         .split(',')
         .map(str::trim)
@@ -140,8 +140,8 @@ struct Scope<'a> {
 }
 
 impl Scope<'_> {
-    fn lookup(&self, world: &World, name: &str) -> Option<String> {
-        (world.variable)(name)
+    fn lookup(&self, load_env: &LoadEnv, name: &str) -> Option<String> {
+        (load_env.variable)(name)
             .or_else(|| self.outer.get(name).cloned())
             .or_else(|| self.own.get(name).cloned())
     }
@@ -154,12 +154,12 @@ impl Scope<'_> {
 }
 
 struct Loader<'a> {
-    world: &'a World<'a>,
+    load_env: &'a LoadEnv<'a>,
     sources: &'a mut Sources,
-    problems: &'a mut Vec<Problem>,
+    problems: &'a mut Vec<Diagnostic>,
     /// Variables whose absence was reported.
     unset: BTreeSet<String>,
-    notices: Vec<Problem>,
+    notices: Vec<Diagnostic>,
     /// The services of files that services extend, interpolated.
     extended: BTreeMap<PathBuf, Map>,
 }
@@ -167,14 +167,14 @@ struct Loader<'a> {
 impl Loader<'_> {
     fn wrong(&mut self, span: &Span, what: impl Into<String>, hint: impl Into<String>) {
         self.problems
-            .push(Problem::error(span.clone(), what).hint(hint));
+            .push(Diagnostic::error_at(span.clone(), what).hint(hint));
     }
 
     fn read_variables(&mut self, files: &[(PathBuf, Span)], folder: &Path, scope: &mut Scope) {
         let usual = [(folder.join(".env"), 0..0)];
         let is_usual = files.is_empty();
         for (path, place) in if is_usual { &usual } else { files } {
-            let text = match (self.world.read)(path) {
+            let text = match (self.load_env.read)(path) {
                 Ok(text) => text,
                 Err(error) if is_usual && error.kind() == std::io::ErrorKind::NotFound => continue,
                 Err(error) => {
@@ -184,7 +184,7 @@ impl Loader<'_> {
                 }
             };
             let parsed = dotenv::parse(&text, Format::Compose, &|name| {
-                scope.lookup(self.world, name)
+                scope.lookup(self.load_env, name)
             });
             match parsed {
                 Ok(pairs) => {
@@ -203,7 +203,7 @@ impl Loader<'_> {
     /// The documents of a file, interpolated.
     fn documents(&mut self, path: &Path, place: &Span, scope: &Scope) -> Vec<Node> {
         let shown = path.display().to_string();
-        let text = match (self.world.read)(path) {
+        let text = match (self.load_env.read)(path) {
             Ok(text) => text,
             Err(error) => {
                 let what = format!("`{shown}` {}", why_unreadable(&error));
@@ -227,7 +227,7 @@ impl Loader<'_> {
     }
 
     fn interpolate(&mut self, document: &mut Node, scope: &Scope) {
-        let lookup = |name: &str| scope.lookup(self.world, name);
+        let lookup = |name: &str| scope.lookup(self.load_env, name);
         let mut found = Vec::new();
         let mut unset = Vec::new();
         document.each_text(&mut |span, text| {
@@ -238,7 +238,7 @@ impl Loader<'_> {
             match variables.expand(text) {
                 Ok(expanded) => *text = expanded,
                 Err(Wrong::Format(shown)) => found.push(
-                    Problem::error(span.clone(), format!("`{shown}` begins no variable"))
+                    Diagnostic::error_at(span.clone(), format!("`{shown}` begins no variable"))
                         .hint("write `$$` for a dollar"),
                 ),
                 Err(Wrong::Required(name, said)) => {
@@ -248,7 +248,7 @@ impl Loader<'_> {
                         format!("the variable `{name}` is required and not set: {said}")
                     };
                     let hint = format!("set `{name}` in the `env_file` of homelab.toml");
-                    found.push(Problem::error(span.clone(), what).hint(hint));
+                    found.push(Diagnostic::error_at(span.clone(), what).hint(hint));
                 }
             }
             unset.extend(variables.unset.into_iter().map(|name| (name, span.clone())));
@@ -259,7 +259,8 @@ impl Loader<'_> {
                 let what = format!("the variable `{name}` is not set, so it stands for nothing");
                 let hint =
                     format!("set it in the `env_file` of homelab.toml, or write `${{{name}:-}}`");
-                self.notices.push(Problem::warning(span, what).hint(hint));
+                self.notices
+                    .push(Diagnostic::warning_at(span, what).hint(hint));
             }
         }
     }
@@ -303,7 +304,7 @@ impl Loader<'_> {
                 }
             }
             self.extend_all(&mut own, folder, scope, chain, project);
-            paths::absolute_resources(&mut own, folder, self.world);
+            paths::absolute_resources(&mut own, folder, self.load_env);
             if let Some(include) = include {
                 self.include(&include, folder, scope, chain, &mut own);
             }
@@ -365,7 +366,7 @@ impl Loader<'_> {
         scope: &Scope,
         seen: &mut Vec<(PathBuf, String)>,
     ) -> Node {
-        paths::absolute(&mut node, folder, self.world);
+        paths::absolute(&mut node, folder, self.load_env);
         let Some(extends) = node.as_map_mut().and_then(|map| map.remove("extends")) else {
             return node;
         };
@@ -384,7 +385,7 @@ impl Loader<'_> {
             return node;
         };
         let path = match &file {
-            Some(file) => paths::joined(folder, file, self.world),
+            Some(file) => paths::joined(folder, file, self.load_env),
             None => seen
                 .last()
                 .map(|(path, _)| path.clone())
@@ -471,7 +472,7 @@ impl Loader<'_> {
             };
             let paths: Vec<PathBuf> = files
                 .iter()
-                .map(|file| paths::joined(folder, file, self.world))
+                .map(|file| paths::joined(folder, file, self.load_env))
                 .collect();
             let Some(first) = paths.first() else {
                 self.wrong(
@@ -492,12 +493,17 @@ impl Loader<'_> {
                 continue;
             }
             let inner = match words("project_directory").first() {
-                Some(named) => paths::joined(folder, named, self.world),
+                Some(named) => paths::joined(folder, named, self.load_env),
                 None => first.parent().unwrap_or(folder).to_owned(),
             };
             let env_files: Vec<(PathBuf, Span)> = words("env_file")
                 .iter()
-                .map(|file| (paths::joined(folder, file, self.world), item.span.clone()))
+                .map(|file| {
+                    (
+                        paths::joined(folder, file, self.load_env),
+                        item.span.clone(),
+                    )
+                })
                 .collect();
             let outer = scope.all();
             let mut own = Scope {
@@ -532,7 +538,7 @@ impl Loader<'_> {
             for (entry, known) in twice {
                 let what = format!("`{name}.{}` is included and defined here too", entry.key);
                 self.problems.push(
-                    Problem::error(entry.span, what)
+                    Diagnostic::error_at(entry.span, what)
                         .context(known, "also here")
                         .hint("to change what is included, list a second file under `path` of its `include`"),
                 );

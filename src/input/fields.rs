@@ -1,7 +1,8 @@
 //! Reads a table of a service key by key, and collects all that is wrong with it. Pure.
 
+use crate::error::Diagnostic;
 use crate::input::node::{Entry, Map, Node, Value};
-use crate::input::problem::{Problem, Problems, Span, nearest};
+use crate::input::problem::{Problems, Span, nearest};
 use std::collections::BTreeMap;
 
 /// More keys than a person wants to read in a hint.
@@ -51,8 +52,9 @@ impl<'a> Fields<'a> {
 
     pub fn wrong_type(&self, key: &str, node: &Node, wanted: &str, problems: &mut Problems) {
         let what = format!("`{}` must be {wanted}", self.join(key));
-        problems
-            .push(Problem::error(node.span.clone(), what).label(format!("this is {}", node.value)));
+        problems.push(
+            Diagnostic::error_at(node.span.clone(), what).label(format!("this is {}", node.value)),
+        );
     }
 
     /// Text, or what is as good as text.
@@ -63,6 +65,30 @@ impl<'a> Fields<'a> {
             self.wrong_type(key, node, "a string", problems);
         }
         text.map(|text| (text, node.span.clone()))
+    }
+
+    /// Text without its place.
+    pub fn plain(&mut self, key: &'static str, problems: &mut Problems) -> Option<String> {
+        self.text(key, problems).map(|(text, _)| text)
+    }
+
+    /// A value that text stands for; text that stands for none is named, with what is `wanted`, and left out.
+    pub fn checked<T, E>(
+        &mut self,
+        key: &'static str,
+        wanted: &str,
+        hint: &str,
+        parse: impl Fn(&str) -> Result<T, E>,
+        problems: &mut Problems,
+    ) -> Option<T> {
+        let (text, span) = self.text(key, problems)?;
+        let value = parse(&text).ok();
+        if value.is_none() {
+            let what = format!("`{text}` is not {wanted}");
+            let label = format!("`{key}` takes {wanted}");
+            problems.push(Diagnostic::error_at(span, what).label(label).hint(hint));
+        }
+        value
     }
 
     pub fn boolean(&mut self, key: &'static str, problems: &mut Problems) -> Option<bool> {
@@ -249,12 +275,12 @@ impl<'a> Fields<'a> {
             let path = self.join(key);
             let problem = match why(key) {
                 Some(hint) => {
-                    Problem::error(entry.span.clone(), format!("`{path}` is not supported"))
+                    Diagnostic::error_at(entry.span.clone(), format!("`{path}` is not supported"))
                         .hint(hint)
                 }
                 None => {
                     let problem =
-                        Problem::error(entry.span.clone(), format!("unknown key `{path}`"))
+                        Diagnostic::error_at(entry.span.clone(), format!("unknown key `{path}`"))
                             .label("not a known key");
                     match nearest(key, self.known.iter().copied()) {
                         Some(near) => problem.hint(format!("did you mean `{near}`?")),

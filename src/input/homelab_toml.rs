@@ -5,8 +5,9 @@
 
 mod table;
 
+use crate::error::Diagnostic;
 use crate::input::node::Map;
-use crate::input::problem::{Problem, Span};
+use crate::input::problem::Span;
 use table::{Found, Table};
 use toml::Spanned;
 use toml::de::DeTable;
@@ -129,7 +130,7 @@ pub enum Address {
 pub struct Service {
     /// Its name.
     pub name: Text,
-    /// Its address on the home network.
+    /// Its address on the LAN.
     pub address: Option<Address>,
     /// The host that it runs on.
     pub host: Option<Text>,
@@ -143,7 +144,7 @@ pub struct Service {
 ///
 /// # Errors
 /// When the text is not TOML: then nothing can be said about its content.
-pub fn parse(source: &str) -> Result<(Config, Vec<Problem>), Vec<Problem>> {
+pub fn parse(source: &str) -> Result<(Config, Vec<Diagnostic>), Vec<Diagnostic>> {
     let (document, syntax) = DeTable::parse_recoverable(source);
     if !syntax.is_empty() {
         let problems = syntax
@@ -155,7 +156,7 @@ pub fn parse(source: &str) -> Result<(Config, Vec<Problem>), Vec<Problem>> {
                     let name = source.get(span.clone()).unwrap_or_default();
                     what = format!("`{name}` stands in this table twice");
                 }
-                Problem::error(span, format!("this is not TOML: {what}"))
+                Diagnostic::error_at(span, format!("this is not TOML: {what}"))
                     .hint("https://toml.io describes how it is written")
             })
             .collect();

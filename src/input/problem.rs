@@ -1,11 +1,8 @@
-//! What is wrong with a file, where, and what to do about it. Problems are collected while a file becomes a plan and are
-//! rendered all at once, in the order of the file.
+//! The texts that were read and the places in them, and what is done with the problems that are found there: they are collected
+//! while a file becomes a plan and are told all at once, in the order of the file.
 
-use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Renderer, Snippet};
-use std::ops::Range;
-
-/// Byte positions in all [`Sources`], one behind the other, end excluded.
-pub type Span = Range<usize>;
+use crate::error::Diagnostic;
+pub use crate::error::Span;
 
 /// The texts that were read: homelab.toml first, then Compose files as they are named. A place in any of them is one number,
 /// so that whoever finds a problem need not know the file.
@@ -14,10 +11,13 @@ pub struct Sources {
     files: Vec<Source>,
 }
 
+/// One of the texts.
 #[derive(Clone, Debug)]
-struct Source {
-    shown: String,
-    text: String,
+pub struct Source {
+    /// Its path, as it was given.
+    pub shown: String,
+    /// All of it.
+    pub text: String,
     base: usize,
 }
 
@@ -51,19 +51,25 @@ impl Sources {
         self.at(span).map_or("", |file| file.shown.as_str())
     }
 
-    fn at(&self, span: &Span) -> Option<&Source> {
+    /// The text that a place is in.
+    pub fn at(&self, span: &Span) -> Option<&Source> {
         let at = self.files.iter().rev().find(|file| file.base <= span.start);
         at.or(self.files.first())
     }
 }
 
 impl Source {
+    /// Whether two places' texts are one.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.base == other.base
+    }
+
     fn end(&self) -> usize {
         self.base + self.text.len()
     }
 
     /// A place within this file's own text.
-    fn local(&self, span: &Span) -> Span {
+    pub fn local(&self, span: &Span) -> Span {
         let inside = |at: usize| {
             let mut at = at.saturating_sub(self.base).min(self.text.len());
             while !self.text.is_char_boundary(at) {
@@ -83,7 +89,7 @@ impl Source {
     }
 
     /// The part of a place that lies on its first line: a whole table would bury the message.
-    fn visible(&self, span: &Span) -> Span {
+    pub fn visible(&self, span: &Span) -> Span {
         let span = self.local(span);
         let text = self.text.get(span.clone()).unwrap_or("");
         let first = text.split('\n').next().unwrap_or("").trim_end().len();
@@ -91,130 +97,17 @@ impl Source {
     }
 }
 
-/// Problems on their way to the reader.
-pub type Problems = Vec<Problem>;
-
-/// Whether a [`Problem`] makes the file unusable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Severity {
-    /// The file cannot be used.
-    Error,
-    /// The file can be used, but its owner should know.
-    Warning,
-}
-
-/// One thing that is wrong with a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// Where the offending text stands.
-    pub span: Span,
-    /// Whether it stops the command.
-    pub severity: Severity,
-    /// The title: what is wrong, with the offending name.
-    pub what: String,
-    /// A few words beside the excerpt.
-    pub label: String,
-    /// Another place that explains this one.
-    pub context: Option<(Span, String)>,
-    /// What to change or to run.
-    pub hint: Option<String>,
-}
-
-impl Problem {
-    /// An error at `span`.
-    pub fn error(span: Span, what: impl Into<String>) -> Self {
-        Self {
-            span,
-            severity: Severity::Error,
-            what: what.into(),
-            label: String::new(),
-            context: None,
-            hint: None,
-        }
-    }
-
-    /// A warning at `span`.
-    pub fn warning(span: Span, what: impl Into<String>) -> Self {
-        Self {
-            severity: Severity::Warning,
-            ..Self::error(span, what)
-        }
-    }
-
-    /// Adds words beside the excerpt.
-    pub fn label(mut self, label: impl Into<String>) -> Self {
-        self.label = label.into();
-        self
-    }
-
-    /// Adds a second place of the same file.
-    pub fn context(mut self, span: Span, label: impl Into<String>) -> Self {
-        self.context = Some((span, label.into()));
-        self
-    }
-
-    /// Adds what to change or to run.
-    pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
-        self
-    }
-
-    /// The problem as a person reads it: title, `file:line:column`, excerpt, hint.
-    pub fn render(&self, sources: &Sources, colour: bool) -> String {
-        let level = match self.severity {
-            Severity::Error => Level::ERROR,
-            Severity::Warning => Level::WARNING,
-        };
-        let title = level.primary_title(self.what.as_str());
-        let mut report: Group = title.elements(Vec::<Snippet<'_, Annotation<'_>>>::new());
-        if let Some(file) = sources.at(&self.span) {
-            let mut snippet = Snippet::source(file.text.as_str())
-                .path(file.shown.as_str())
-                .annotation(
-                    AnnotationKind::Primary
-                        .span(file.visible(&self.span))
-                        .label(self.label.as_str()),
-                );
-            let context = self.context.as_ref();
-            let context = context.and_then(|(span, label)| Some((sources.at(span)?, span, label)));
-            match context {
-                Some((other, span, label)) if other.base == file.base => {
-                    let context = AnnotationKind::Context.span(file.local(span));
-                    snippet = snippet.annotation(context.label(label));
-                    report = report.element(snippet);
-                }
-                Some((other, span, label)) => {
-                    let context = AnnotationKind::Context.span(other.visible(span));
-                    let other = Snippet::source(other.text.as_str()).path(other.shown.as_str());
-                    report = report.element(snippet);
-                    report = report.element(other.annotation(context.label(label)));
-                }
-                None => report = report.element(snippet),
-            }
-        }
-        if let Some(hint) = &self.hint {
-            report = report.element(Level::HELP.with_name("hint").message(hint.as_str()));
-        }
-        let renderer = if colour {
-            Renderer::styled()
-        } else {
-            Renderer::plain()
-        };
-        renderer.render(&[report])
-    }
-}
+/// Problems of files on their way to the reader.
+pub type Problems = Vec<Diagnostic>;
 
 /// Sorts by place, errors first, and drops what was found twice (a service is read once for every environment).
-pub fn in_order(mut problems: Vec<Problem>) -> Vec<Problem> {
-    problems.sort_by(|a, b| {
-        (a.severity, a.span.start, a.span.end, &a.what).cmp(&(
-            b.severity,
-            b.span.start,
-            b.span.end,
-            &b.what,
-        ))
-    });
-    problems.dedup_by(|a, b| a.span == b.span && a.what == b.what);
+pub fn in_order(mut problems: Problems) -> Problems {
+    let key = |problem: &Diagnostic| {
+        let Span { start, end } = problem.span();
+        (problem.severity, start, end, problem.what.clone())
+    };
+    problems.sort_by_key(key);
+    problems.dedup_by(|a, b| a.span() == b.span() && a.what == b.what);
     problems
 }
 

@@ -1,7 +1,8 @@
 //! YAML text to values with their places: anchors and merge keys are resolved, tags of Compose are kept. Pure.
 
+use crate::error::Diagnostic;
 use crate::input::node::{Entry, Map, Mark, Node, Value};
-use crate::input::problem::{Problem, Span};
+use crate::input::problem::Span;
 use saphyr_parser::{Event, Parser, ScalarStyle, Tag};
 use std::collections::HashMap;
 
@@ -34,9 +35,9 @@ struct Reader<'a> {
 }
 
 type Step<'a> = (Event<'a>, Span);
-type Fallible<T> = Result<T, Box<Problem>>;
+type Fallible<T> = Result<T, Box<Diagnostic>>;
 
-fn wrong<T>(problem: Problem) -> Fallible<T> {
+fn wrong<T>(problem: Diagnostic) -> Fallible<T> {
     Err(Box::new(problem))
 }
 
@@ -51,8 +52,11 @@ impl<'a> Reader<'a> {
                 let at = error.marker().index();
                 let span = self.places.span(at, at + 1);
                 wrong(
-                    Problem::error(span, format!("this is not YAML: {}", reason(error.info())))
-                        .hint("https://yaml.org describes how it is written"),
+                    Diagnostic::error_at(
+                        span,
+                        format!("this is not YAML: {}", reason(error.info())),
+                    )
+                    .hint("https://yaml.org describes how it is written"),
                 )
             }
             None => Ok((Event::StreamEnd, self.places.span(0, 0))),
@@ -80,14 +84,15 @@ impl<'a> Reader<'a> {
             return Ok(());
         }
         let what = format!("the file has more than {NODES} values when its aliases are resolved");
-        wrong(Problem::error(span.clone(), what).hint("use fewer aliases of aliases"))
+        wrong(Diagnostic::error_at(span.clone(), what).hint("use fewer aliases of aliases"))
     }
 
     fn node(&mut self, (event, span): Step<'a>, depth: usize) -> Fallible<Node> {
         if depth > DEPTH {
             let what = format!("values are more than {DEPTH} levels deep here");
             return wrong(
-                Problem::error(span, what).hint("Compose's own files have about eight levels"),
+                Diagnostic::error_at(span, what)
+                    .hint("Compose's own files have about eight levels"),
             );
         }
         let before = self.nodes;
@@ -97,7 +102,7 @@ impl<'a> Reader<'a> {
                 let Some((node, count)) = self.anchors.get(&anchor).cloned() else {
                     let what = "this alias names an anchor that stands nowhere before it";
                     return wrong(
-                        Problem::error(span, what)
+                        Diagnostic::error_at(span, what)
                             .hint("`&name` makes an anchor, `*name` takes it up"),
                     );
                 };
@@ -166,7 +171,7 @@ impl<'a> Reader<'a> {
             }
             let Some(name) = raw.or_else(|| key.scalar()) else {
                 return wrong(
-                    Problem::error(key.span, "a list or a table cannot be a key")
+                    Diagnostic::error_at(key.span, "a list or a table cannot be a key")
                         .hint("keys are words"),
                 );
             };
@@ -174,7 +179,7 @@ impl<'a> Reader<'a> {
                 let first = first.span.clone();
                 let what = format!("`{name}` stands in this table twice");
                 return wrong(
-                    Problem::error(key.span, what)
+                    Diagnostic::error_at(key.span, what)
                         .context(first, "here first")
                         .hint("keep one of the two"),
                 );
@@ -230,7 +235,7 @@ fn merge(map: &mut Map, from: Node) -> Fallible<()> {
         Value::List(items) => items.into_iter().try_for_each(|item| merge(map, item)),
         Value::Null => Ok(()),
         _ => wrong(
-            Problem::error(from.span, "`<<` merges tables, and this is none")
+            Diagnostic::error_at(from.span, "`<<` merges tables, and this is none")
                 .hint("write `<<: *name` with the anchor of a table"),
         ),
     }

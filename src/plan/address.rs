@@ -1,9 +1,10 @@
 //! Address arithmetic: ranges, the prefixes that cover them, wider pools, hardware addresses. Pure.
 
 use ipnet::Ipv4Net;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::Ipv4Addr;
+use std::str::FromStr;
 
 /// The addresses from `first` to `last`, both included; `first <= last`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -157,13 +158,97 @@ pub fn pool(subnet: Ipv4Net, step: u8) -> Option<Ipv4Net> {
     Some(Ipv4Net::new(subnet.network(), length).ok()?.trunc())
 }
 
-/// The hardware address that goes with an address: locally administered, the same at every start and on every engine.
-///
-/// It is the one that Docker up to 27 derives for a container by itself (`GenerateMACFromIP`: 02:42 and the four bytes of
-/// the address); 28 and later draw one at random unless they are told.
-pub fn mac_of(address: Ipv4Addr) -> String {
-    let [a, b, c, d] = address.octets();
-    format!("02:42:{a:02x}:{b:02x}:{c:02x}:{d:02x}")
+/// A hardware address of Ethernet, six bytes (IEEE 802 MAC address); written in lower-case hexadecimal with colons.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Mac(pub [u8; 6]);
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let pairs = self.0.map(|byte| format!("{byte:02x}"));
+        f.pad(&pairs.join(":"))
+    }
+}
+
+impl FromStr for Mac {
+    type Err = NotAMac;
+
+    /// Reads six pairs of hexadecimal digits with colons or hyphens between them, as `ip` and Docker write them.
+    fn from_str(text: &str) -> Result<Self, NotAMac> {
+        let mut bytes = [0; 6];
+        let mut parts = text.split([':', '-']);
+        for byte in &mut bytes {
+            let part = parts
+                .next()
+                .filter(|part| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_hexdigit()))
+                .ok_or(NotAMac)?;
+            *byte = u8::from_str_radix(part, 16).map_err(|_| NotAMac)?;
+        }
+        match parts.next() {
+            None => Ok(Self(bytes)),
+            Some(_) => Err(NotAMac),
+        }
+    }
+}
+
+impl TryFrom<String> for Mac {
+    type Error = NotAMac;
+
+    fn try_from(text: String) -> Result<Self, NotAMac> {
+        text.parse()
+    }
+}
+
+impl From<Mac> for String {
+    fn from(mac: Mac) -> Self {
+        mac.to_string()
+    }
+}
+
+/// A value that was checked, and the text that it was read from: the Engine is told the text, and fingerprints have it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written<T> {
+    /// The value; `None` for the empty text, which is what a variable that is not set leaves, and which the Engine takes for none.
+    pub value: Option<T>,
+    text: String,
+}
+
+impl<T: FromStr> Written<T> {
+    /// Reads a value.
+    ///
+    /// # Errors
+    /// When the text is none.
+    pub fn parse(text: &str) -> Result<Self, T::Err> {
+        let value = if text.is_empty() {
+            None
+        } else {
+            Some(text.parse()?)
+        };
+        let text = text.to_owned();
+        Ok(Self { value, text })
+    }
+}
+
+impl<T> fmt::Display for Written<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.text)
+    }
+}
+
+/// Items, one behind the other.
+pub fn joined<T: ToString>(items: &[T], separator: &str) -> String {
+    let items: Vec<String> = items.iter().map(ToString::to_string).collect();
+    items.join(separator)
+}
+
+/// A text that is no [`Mac`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotAMac;
+
+impl fmt::Display for NotAMac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not a hardware address")
+    }
 }
 
 #[cfg(test)]
@@ -235,7 +320,20 @@ mod tests {
     }
 
     #[test]
-    fn the_mac_is_dockers_own_for_the_address() {
-        assert_eq!(mac_of(Ipv4Addr::new(192, 168, 1, 195)), "02:42:c0:a8:01:c3");
+    fn a_mac_is_six_pairs_of_digits() {
+        let mac = Mac([0x02, 0x42, 0xc0, 0xa8, 0x01, 0xfe]);
+        assert_eq!("02:42:c0:a8:01:fe".parse(), Ok(mac));
+        assert_eq!("02-42-C0-A8-01-FE".parse(), Ok(mac));
+        assert_eq!(mac.to_string(), "02:42:c0:a8:01:fe");
+        for wrong in [
+            "nonsense",
+            "",
+            "02:42:c0:a8:01",
+            "02:42:c0:a8:01:fe:00",
+            "2:42:c0:a8:01:fe",
+            "+2:42:c0:a8:01:fe",
+        ] {
+            assert_eq!(wrong.parse::<Mac>(), Err(NotAMac), "{wrong}");
+        }
     }
 }

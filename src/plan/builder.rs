@@ -2,16 +2,18 @@
 
 mod environment;
 
-use environment::{Drafting, scaled};
+use environment::{EnvBuilder, replicas};
 
 use super::address::RangeError;
 use super::isolation::{Cpus, Isolation, Limits};
-use super::service::{ExtraNetwork, ExtraVolume, Service, parse_bytes};
-use super::{DEFAULT_SHIM, Env, Given, Host, Plan, Problems, Range};
+use super::naming::SHIM_LINK;
+use super::service::{ComposeNetwork, ComposeVolume, Service, parse_bytes};
+use super::{CompileInput, Env, Host, Plan, Problems, Range};
+use crate::error::Diagnostic;
 use crate::input::compose::Project;
 use crate::input::homelab_toml::{self, Config, Text};
 use crate::input::node::{Map, Node};
-use crate::input::problem::{Problem, Span};
+use crate::input::problem::Span;
 use ipnet::Ipv4Net;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -21,19 +23,19 @@ use toml::Spanned;
 const LEAST_MEMORY: u64 = 16 << 20;
 
 /// What could be read of the file. A value that could not be read is `None` and its problem is reported already.
-pub(super) struct Draft<'a> {
+pub(super) struct PlanBuilder<'a> {
     pub config: &'a Config,
     pub subnet: Option<Spanned<Ipv4Net>>,
     pub gateway: Option<Spanned<Ipv4Addr>>,
     pub dhcp: Option<Spanned<Range>>,
     pub isolation: Isolation,
     pub shim_name: Text,
-    pub hosts: Vec<DraftHost>,
+    pub hosts: Vec<PartialHost>,
     pub reserved: Vec<(Text, Spanned<Range>)>,
-    pub envs: Vec<DraftEnv>,
+    pub envs: Vec<PartialEnv>,
 }
 
-pub(super) struct DraftHost {
+pub(super) struct PartialHost {
     pub name: Text,
     pub address: Option<Spanned<Ipv4Addr>>,
     /// Its own one or that of `[shim]`.
@@ -45,22 +47,23 @@ pub(super) struct DraftHost {
     pub primary: Option<Span>,
 }
 
-pub(super) struct DraftEnv {
+pub(super) struct PartialEnv {
     pub name: Text,
     pub range: Option<Spanned<Range>>,
     pub limits: Limits,
     /// The enabled services.
-    pub services: Vec<DraftService>,
+    pub services: Vec<PartialService>,
     /// The names of those with `enabled = false`.
     pub disabled: Vec<String>,
-    pub networks: Vec<ExtraNetwork>,
-    pub volumes: Vec<ExtraVolume>,
+    pub networks: Vec<ComposeNetwork>,
+    pub volumes: Vec<ComposeVolume>,
+    pub notices: Problems,
     pub variables: BTreeMap<String, String>,
     pub merged: Vec<(String, Node)>,
     pub sections: Vec<(&'static str, Map)>,
 }
 
-pub(super) struct DraftService {
+pub(super) struct PartialService {
     pub name: Text,
     pub address: Option<Spanned<Ipv4Addr>>,
     /// The name of the host; `None` when it names none and there is no primary one.
@@ -75,16 +78,16 @@ pub(super) struct DraftService {
     pub service: Service,
 }
 
-impl<'a> Draft<'a> {
-    pub(super) fn new(config: &'a Config, given: &Given, problems: &mut Problems) -> Self {
+impl<'a> PlanBuilder<'a> {
+    pub(super) fn new(config: &'a Config, input: &CompileInput, problems: &mut Problems) -> Self {
         let network = &config.network;
         let isolation = read_isolation(network.isolation.as_ref(), problems);
         let subnet = read_subnet(network.subnet.as_ref(), problems);
         let shim = read_address(config.shim.address.as_ref(), problems);
-        let hosts: Vec<DraftHost> = config
+        let hosts: Vec<PartialHost> = config
             .hosts
             .iter()
-            .map(|host| DraftHost {
+            .map(|host| PartialHost {
                 name: host.name.clone(),
                 address: read_address(host.address.as_ref(), problems),
                 shim: match &host.shim {
@@ -108,16 +111,16 @@ impl<'a> Draft<'a> {
             .iter()
             .enumerate()
             .map(|(index, env)| {
-                let drafting = Drafting {
+                let builder = EnvBuilder {
                     env,
                     config,
-                    given,
-                    project: given.projects.get(index).unwrap_or(&nothing),
+                    input,
+                    project: input.projects.get(index).unwrap_or(&nothing),
                     primary: primary.as_deref(),
                     isolation,
                     subnet: subnet.as_ref().map(|subnet| *subnet.get_ref()),
                 };
-                drafting.env(problems)
+                builder.env(problems)
             })
             .collect();
         Self {
@@ -130,7 +133,7 @@ impl<'a> Draft<'a> {
                 .shim
                 .name
                 .clone()
-                .unwrap_or_else(|| Spanned::new(network.span.clone(), DEFAULT_SHIM.to_owned())),
+                .unwrap_or_else(|| Spanned::new(network.span.clone(), SHIM_LINK.to_owned())),
             hosts,
             reserved: config
                 .reserved
@@ -153,9 +156,10 @@ impl<'a> Draft<'a> {
                     name: env.name.get_ref().clone(),
                     range: *env.range.as_ref()?.get_ref(),
                     limits: env.limits,
-                    services: env.services.into_iter().flat_map(scaled).collect(),
+                    services: env.services.into_iter().flat_map(replicas).collect(),
                     networks: env.networks,
                     volumes: env.volumes,
+                    notices: env.notices,
                     variables: env.variables,
                     merged: env.merged,
                     sections: env.sections,
@@ -207,7 +211,7 @@ fn read_isolation(text: Option<&Text>, problems: &mut Problems) -> Isolation {
         "off" => Isolation::Off,
         other => {
             problems.push(
-                Problem::error(text.span(), format!("`{other}` is no kind of isolation")).hint(
+                Diagnostic::error_at(text.span(), format!("`{other}` is no kind of isolation")).hint(
                     "write `enforced`, the default, or `off`, with which environments reach each other",
                 ),
             );
@@ -221,7 +225,7 @@ fn read_limits(env: &homelab_toml::Env, problems: &mut Problems) -> Limits {
         let text = text.as_ref()?;
         if !fits(text.get_ref()) {
             let what = format!("`{}` is not {what}", text.get_ref());
-            problems.push(Problem::error(text.span(), what).hint(hint));
+            problems.push(Diagnostic::error_at(text.span(), what).hint(hint));
         }
         Some(text.get_ref().clone())
     };
@@ -245,8 +249,8 @@ fn read_limits(env: &homelab_toml::Env, problems: &mut Problems) -> Limits {
     }
 }
 
-fn not_an_address(span: Span, text: &str) -> Problem {
-    let problem = Problem::error(span, format!("`{text}` is not an IPv4 address"));
+fn not_an_address(span: Span, text: &str) -> Diagnostic {
+    let problem = Diagnostic::error_at(span, format!("`{text}` is not an IPv4 address"));
     if text.parse::<std::net::Ipv6Addr>().is_ok() {
         problem.hint("homelab plans IPv4 addresses only")
     } else {
@@ -268,14 +272,14 @@ fn read_subnet(text: Option<&Text>, problems: &mut Problems) -> Option<Spanned<I
     let text = text?;
     let (span, value) = (text.span(), text.get_ref());
     let problem = match value.parse::<Ipv4Net>() {
-        Err(_) => Problem::error(span, format!("`{value}` is not a subnet"))
+        Err(_) => Diagnostic::error_at(span, format!("`{value}` is not a subnet"))
             .hint("an address and a prefix length, like `192.168.1.0/24`"),
         Ok(net) if net.trunc() != net => {
-            Problem::error(span, format!("`{value}` is an address in a subnet"))
+            Diagnostic::error_at(span, format!("`{value}` is an address in a subnet"))
                 .hint(format!("write the subnet: `{}`", net.trunc()))
         }
         Ok(net) if !(8..=29).contains(&net.prefix_len()) => {
-            Problem::error(span, format!("`{value}` is no home network"))
+            Diagnostic::error_at(span, format!("`{value}` is no home network"))
                 .hint("a subnet from /8 to /29 has room for a router, hosts and containers")
         }
         Ok(net) => return Some(Spanned::new(span, net)),
@@ -290,21 +294,21 @@ fn read_range(text: Option<&Text>, problems: &mut Problems) -> Option<Spanned<Ra
     let problem = match Range::parse(value) {
         Ok(range) => return Some(Spanned::new(span, range)),
         Err(RangeError::NotAnAddress(part)) if part == *value => {
-            Problem::error(span, format!("`{value}` is not a range of addresses"))
+            Diagnostic::error_at(span, format!("`{value}` is not a range of addresses"))
                 .hint("write `192.168.1.192-192.168.1.223` or `192.168.1.192/27`")
         }
         Err(RangeError::NotAnAddress(part)) => not_an_address(span, &part),
         Err(RangeError::Backward { first, last }) => {
-            Problem::error(span, format!("the range `{value}` ends before it begins"))
+            Diagnostic::error_at(span, format!("the range `{value}` ends before it begins"))
                 .hint(format!("write `{first}-{last}`"))
         }
-        Err(RangeError::HostBits(net)) => Problem::error(
+        Err(RangeError::HostBits(net)) => Diagnostic::error_at(
             span,
             format!("`{value}` is not a CIDR: it has bits behind its prefix"),
         )
         .hint(format!("write `{}`", net.trunc())),
         Err(RangeError::NotAPrefix(cidr)) => {
-            Problem::error(span, format!("`{cidr}` has no prefix length from 0 to 32"))
+            Diagnostic::error_at(span, format!("`{cidr}` has no prefix length from 0 to 32"))
                 .hint("write it like `192.168.1.192/27`")
         }
     };

@@ -1,16 +1,11 @@
 //! How environments are kept apart: a systemd slice for each, which denies its processes the other environments' addresses.
 //! Pure.
 
+use super::naming::slice_name;
 use super::{Env, Plan, Range};
 use ipnet::{Ipv4Net, Ipv4Subnets};
 use std::fmt;
 use std::net::Ipv4Addr;
-
-/// What the names of our slices begin with.
-pub const SLICE_PREFIX: &str = "homelab-";
-
-/// The slice that all of ours are in: a `-` in the name of a slice is a level of the tree (systemd.slice(5)).
-pub const PARENT_SLICE: &str = "homelab.slice";
 
 /// Whether environments are kept apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -85,7 +80,7 @@ impl fmt::Display for Cpus {
 
 /// A slice as the plan wants it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Slice {
+pub struct PlannedSlice {
     /// The name of the unit.
     pub name: String,
     /// The environment that it is for.
@@ -99,20 +94,14 @@ pub struct Slice {
     pub limits: Limits,
 }
 
-/// The name of an environment's slice. A `-` of the environment is escaped, or else the slice of `pre-prod` would be inside
-/// that of `pre` and inherit what that denies.
-pub fn slice_name(env: &str) -> String {
-    format!("{SLICE_PREFIX}{}.slice", env.replace('-', "\\x2d"))
-}
-
 impl Plan {
     /// The slices of all environments that need one.
-    pub fn slices(&self) -> impl Iterator<Item = Slice> {
+    pub fn slices(&self) -> impl Iterator<Item = PlannedSlice> {
         self.envs.iter().filter_map(|env| self.slice(env))
     }
 
     /// The slice of an environment; it needs one for its isolation or its limits.
-    pub fn slice(&self, env: &Env) -> Option<Slice> {
+    pub fn slice(&self, env: &Env) -> Option<PlannedSlice> {
         let is_enforced = self.isolation == Isolation::Enforced;
         if !is_enforced && env.limits.is_empty() {
             return None;
@@ -129,7 +118,7 @@ impl Plan {
         let exact = |range: &Range| Ipv4Subnets::new(range.first(), range.last(), 0);
         let mut deny: Vec<Ipv4Net> = denied.iter().flat_map(exact).collect();
         deny.sort_unstable();
-        Some(Slice {
+        Some(PlannedSlice {
             name: slice_name(&env.name),
             env: env.name.clone(),
             deny,
@@ -157,11 +146,5 @@ mod tests {
             Cpus::parse("1.50").map(|cpus| cpus.to_string()).as_deref(),
             Some("1.5")
         );
-    }
-
-    #[test]
-    fn a_slice_is_nobodys_child_but_the_parents() {
-        assert_eq!(slice_name("prod"), "homelab-prod.slice");
-        assert_eq!(slice_name("pre-prod"), "homelab-pre\\x2dprod.slice");
     }
 }

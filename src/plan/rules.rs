@@ -4,16 +4,17 @@ mod names;
 mod services;
 mod warnings;
 
-use super::builder::{Draft, DraftEnv};
+use super::builder::{PartialEnv, PlanBuilder};
 use super::{Problems, Range, pool};
-use crate::input::problem::{Problem, Span};
+use crate::error::Diagnostic;
+use crate::input::problem::Span;
 use std::net::Ipv4Addr;
 use toml::Spanned;
 
 /// Docker keeps every address that must not be given out as an entry of its own; above this many the `ip_range` is a bad fit.
 const MOST_AUXILIARY: u64 = 4096;
 
-const CHECKS: [fn(&Draft, &mut Problems); 19] = [
+const CHECKS: [fn(&PlanBuilder, &mut Problems); 19] = [
     what_is_needed_is_there,
     addresses_are_in_the_subnet,
     network_and_broadcast_are_nobodys,
@@ -35,7 +36,7 @@ const CHECKS: [fn(&Draft, &mut Problems); 19] = [
     services::dependencies_have_an_order,
 ];
 
-const WARNINGS: [fn(&Draft, &mut Problems); 4] = [
+const WARNINGS: [fn(&PlanBuilder, &mut Problems); 4] = [
     warnings::hosts_in_dhcp,
     warnings::hosts_in_environments,
     warnings::dependencies_on_other_hosts,
@@ -43,14 +44,14 @@ const WARNINGS: [fn(&Draft, &mut Problems); 4] = [
 ];
 
 /// Runs every rule.
-pub(super) fn check(draft: &Draft, problems: &mut Problems) {
+pub(super) fn check(builder: &PlanBuilder, problems: &mut Problems) {
     for check in CHECKS.iter().chain(&WARNINGS) {
-        check(draft, problems);
+        check(builder, problems);
     }
 }
 
-fn what_is_needed_is_there(draft: &Draft, problems: &mut Problems) {
-    let config = draft.config;
+fn what_is_needed_is_there(builder: &PlanBuilder, problems: &mut Problems) {
+    let config = builder.config;
     let network = config.network.span.clone();
     let mut missing = |path: &str, span: &Span, what: String, hint: &str| {
         if !config
@@ -58,7 +59,7 @@ fn what_is_needed_is_there(draft: &Draft, problems: &mut Problems) {
             .iter()
             .any(|unreadable| unreadable == path)
         {
-            problems.push(Problem::error(span.clone(), what).hint(hint));
+            problems.push(Diagnostic::error_at(span.clone(), what).hint(hint));
         }
     };
     if config.network.subnet.is_none() {
@@ -112,7 +113,7 @@ fn what_is_needed_is_there(draft: &Draft, problems: &mut Problems) {
             );
         }
     }
-    for (env, drafted) in config.envs.iter().zip(&draft.envs) {
+    for (env, partial) in config.envs.iter().zip(&builder.envs) {
         let name = env.name.get_ref();
         if env.range.is_none() {
             missing(
@@ -122,7 +123,7 @@ fn what_is_needed_is_there(draft: &Draft, problems: &mut Problems) {
                 "give the addresses of its containers, like `range = \"192.168.1.192/27\"`",
             );
         }
-        for service in &drafted.services {
+        for service in &partial.services {
             let service_name = service.name.get_ref();
             if !service.has_image {
                 missing(
@@ -137,12 +138,12 @@ fn what_is_needed_is_there(draft: &Draft, problems: &mut Problems) {
 }
 
 /// Every single address that the file gives to a machine, with what it is.
-fn machine_addresses(draft: &Draft) -> Vec<(Spanned<Ipv4Addr>, String)> {
+fn machine_addresses(builder: &PlanBuilder) -> Vec<(Spanned<Ipv4Addr>, String)> {
     let mut all = Vec::new();
-    if let Some(gateway) = &draft.gateway {
+    if let Some(gateway) = &builder.gateway {
         all.push((gateway.clone(), "the gateway".to_owned()));
     }
-    for host in &draft.hosts {
+    for host in &builder.hosts {
         let name = host.name.get_ref();
         if let Some(address) = &host.address {
             all.push((address.clone(), format!("host `{name}`")));
@@ -162,15 +163,15 @@ fn shim_of(has_own: bool, host: &str) -> String {
     }
 }
 
-fn ranges(draft: &Draft) -> Vec<(Spanned<Range>, String)> {
+fn ranges(builder: &PlanBuilder) -> Vec<(Spanned<Range>, String)> {
     let mut all = Vec::new();
-    if let Some(dhcp) = &draft.dhcp {
+    if let Some(dhcp) = &builder.dhcp {
         all.push((dhcp.clone(), "the DHCP range".to_owned()));
     }
-    for (name, range) in &draft.reserved {
+    for (name, range) in &builder.reserved {
         all.push((range.clone(), format!("reservation `{}`", name.get_ref())));
     }
-    for env in &draft.envs {
+    for env in &builder.envs {
         if let Some(range) = &env.range {
             all.push((
                 range.clone(),
@@ -181,22 +182,24 @@ fn ranges(draft: &Draft) -> Vec<(Spanned<Range>, String)> {
     all
 }
 
-fn addresses_are_in_the_subnet(draft: &Draft, problems: &mut Problems) {
-    let Some(subnet) = &draft.subnet else { return };
+fn addresses_are_in_the_subnet(builder: &PlanBuilder, problems: &mut Problems) {
+    let Some(subnet) = &builder.subnet else {
+        return;
+    };
     let net = *subnet.get_ref();
     let outside = |span: Span, what: String| {
-        Problem::error(span, what)
+        Diagnostic::error_at(span, what)
             .label("outside the subnet")
             .context(subnet.span(), "the subnet")
             .hint(format!("choose addresses of {net}"))
     };
-    for (address, what) in machine_addresses(draft) {
+    for (address, what) in machine_addresses(builder) {
         if !net.contains(address.get_ref()) {
             let what = format!("`{}`, {what}, is outside the subnet", address.get_ref());
             problems.push(outside(address.span(), what));
         }
     }
-    for (range, what) in ranges(draft) {
+    for (range, what) in ranges(builder) {
         if !range.get_ref().is_inside(net) {
             let what = format!("`{}`, {what}, is outside the subnet", range.get_ref());
             problems.push(outside(range.span(), what));
@@ -204,17 +207,17 @@ fn addresses_are_in_the_subnet(draft: &Draft, problems: &mut Problems) {
     }
 }
 
-fn network_and_broadcast_are_nobodys(draft: &Draft, problems: &mut Problems) {
-    let Some(net) = draft.subnet.as_ref().map(|subnet| *subnet.get_ref()) else {
+fn network_and_broadcast_are_nobodys(builder: &PlanBuilder, problems: &mut Problems) {
+    let Some(net) = builder.subnet.as_ref().map(|subnet| *subnet.get_ref()) else {
         return;
     };
-    for (address, what) in machine_addresses(draft) {
+    for (address, what) in machine_addresses(builder) {
         let kind = match *address.get_ref() {
             a if a == net.network() => "network",
             a if a == net.broadcast() => "broadcast",
             _ => continue,
         };
-        problems.push(Problem::error(
+        problems.push(Diagnostic::error_at(
             address.span(),
             format!(
                 "`{}`, {what}, is the {kind} address of the subnet",
@@ -224,16 +227,16 @@ fn network_and_broadcast_are_nobodys(draft: &Draft, problems: &mut Problems) {
     }
 }
 
-fn gateway_is_not_the_shim(draft: &Draft, problems: &mut Problems) {
-    let Some(gateway) = &draft.gateway else {
+fn gateway_is_not_the_shim(builder: &PlanBuilder, problems: &mut Problems) {
+    let Some(gateway) = &builder.gateway else {
         return;
     };
-    for host in &draft.hosts {
+    for host in &builder.hosts {
         let Some(shim) = &host.shim else { continue };
         if shim.get_ref() == gateway.get_ref() {
             let what = shim_of(host.has_own_shim, host.name.get_ref());
             problems.push(
-                Problem::error(
+                Diagnostic::error_at(
                     shim.span(),
                     format!("`{}` is the gateway and {what} at once", shim.get_ref()),
                 )
@@ -244,9 +247,9 @@ fn gateway_is_not_the_shim(draft: &Draft, problems: &mut Problems) {
     }
 }
 
-fn hosts_and_shims_differ(draft: &Draft, problems: &mut Problems) {
+fn hosts_and_shims_differ(builder: &PlanBuilder, problems: &mut Problems) {
     let mut seen: Vec<(Spanned<Ipv4Addr>, String, bool)> = Vec::new();
-    for host in &draft.hosts {
+    for host in &builder.hosts {
         let name = host.name.get_ref();
         let address = host
             .address
@@ -276,7 +279,7 @@ fn hosts_and_shims_differ(draft: &Draft, problems: &mut Problems) {
                 "two machines that answer for one address break each other; give each its own"
             };
             problems.push(
-                Problem::error(
+                Diagnostic::error_at(
                     span,
                     format!(
                         "`{}` is the address of {other_what} and of {what}",
@@ -290,20 +293,20 @@ fn hosts_and_shims_differ(draft: &Draft, problems: &mut Problems) {
     }
 }
 
-fn env_ranges<'a>(draft: &'a Draft) -> impl Iterator<Item = (&'a DraftEnv, Range, Span)> {
-    draft.envs.iter().filter_map(|env| {
+fn env_ranges<'a>(builder: &'a PlanBuilder) -> impl Iterator<Item = (&'a PartialEnv, Range, Span)> {
+    builder.envs.iter().filter_map(|env| {
         let range = env.range.as_ref()?;
         Some((env, *range.get_ref(), range.span()))
     })
 }
 
-fn environments_do_not_overlap(draft: &Draft, problems: &mut Problems) {
-    let all: Vec<_> = env_ranges(draft).collect();
+fn environments_do_not_overlap(builder: &PlanBuilder, problems: &mut Problems) {
+    let all: Vec<_> = env_ranges(builder).collect();
     for (index, (env, range, span)) in all.iter().enumerate() {
         for (other, other_range, other_span) in all.iter().take(index) {
             if range.overlaps(*other_range) {
                 problems.push(
-                    Problem::error(
+                    Diagnostic::error_at(
                         span.clone(),
                         format!(
                             "environments `{}` and `{}` overlap",
@@ -319,12 +322,12 @@ fn environments_do_not_overlap(draft: &Draft, problems: &mut Problems) {
     }
 }
 
-fn environments_keep_out_of_dhcp(draft: &Draft, problems: &mut Problems) {
-    let Some(dhcp) = &draft.dhcp else { return };
-    for (env, range, span) in env_ranges(draft) {
+fn environments_keep_out_of_dhcp(builder: &PlanBuilder, problems: &mut Problems) {
+    let Some(dhcp) = &builder.dhcp else { return };
+    for (env, range, span) in env_ranges(builder) {
         if range.overlaps(*dhcp.get_ref()) {
             problems.push(
-                Problem::error(
+                Diagnostic::error_at(
                     span,
                     format!(
                         "environment `{}` reaches into the DHCP range",
@@ -338,14 +341,14 @@ fn environments_keep_out_of_dhcp(draft: &Draft, problems: &mut Problems) {
     }
 }
 
-fn environments_keep_out_of_what_is_taken(draft: &Draft, problems: &mut Problems) {
-    let Some(net) = draft.subnet.as_ref().map(|subnet| *subnet.get_ref()) else {
+fn environments_keep_out_of_what_is_taken(builder: &PlanBuilder, problems: &mut Problems) {
+    let Some(net) = builder.subnet.as_ref().map(|subnet| *subnet.get_ref()) else {
         return;
     };
-    for (env, range, span) in env_ranges(draft).filter(|(_, range, _)| range.is_inside(net)) {
+    for (env, range, span) in env_ranges(builder).filter(|(_, range, _)| range.is_inside(net)) {
         let name = env.name.get_ref();
         let inside = |what: String, place: Option<Span>| {
-            let problem = Problem::error(
+            let problem = Diagnostic::error_at(
                 span.clone(),
                 format!("{what} is inside the range of environment `{name}`"),
             )
@@ -363,13 +366,13 @@ fn environments_keep_out_of_what_is_taken(draft: &Draft, problems: &mut Problems
                 problems.push(inside(format!("`{address}`, {what} of the subnet,"), None));
             }
         }
-        if let Some(gateway) = &draft.gateway
+        if let Some(gateway) = &builder.gateway
             && range.contains(*gateway.get_ref())
         {
             let what = format!("`{}`, the gateway,", gateway.get_ref());
             problems.push(inside(what, Some(gateway.span())));
         }
-        for host in &draft.hosts {
+        for host in &builder.hosts {
             if let Some(shim) = &host.shim
                 && range.contains(*shim.get_ref())
             {
@@ -378,7 +381,7 @@ fn environments_keep_out_of_what_is_taken(draft: &Draft, problems: &mut Problems
                 problems.push(inside(what, Some(shim.span())));
             }
         }
-        for (reservation, reserved) in &draft.reserved {
+        for (reservation, reserved) in &builder.reserved {
             if range.overlaps(*reserved.get_ref()) {
                 let what = format!(
                     "`{}`, reservation `{}`,",
@@ -392,12 +395,12 @@ fn environments_keep_out_of_what_is_taken(draft: &Draft, problems: &mut Problems
 }
 
 /// One route of the shim leads to all environments; it must not take the gateway or the whole LAN with it.
-fn environments_are_near_each_other(draft: &Draft, problems: &mut Problems) {
-    let (Some(subnet), Some(gateway)) = (&draft.subnet, &draft.gateway) else {
+fn environments_are_near_each_other(builder: &PlanBuilder, problems: &mut Problems) {
+    let (Some(subnet), Some(gateway)) = (&builder.subnet, &builder.gateway) else {
         return;
     };
     let net = *subnet.get_ref();
-    let ranges: Vec<_> = env_ranges(draft).collect();
+    let ranges: Vec<_> = env_ranges(builder).collect();
     let gateway = *gateway.get_ref();
     let is_wrong = |range: &Range| !range.is_inside(net) || range.contains(gateway);
     if ranges.iter().any(|(_, range, _)| is_wrong(range)) {
@@ -421,7 +424,7 @@ fn environments_are_near_each_other(draft: &Draft, problems: &mut Problems) {
     } else {
         return;
     };
-    let problem = Problem::error(last.clone(), what)
+    let problem = Diagnostic::error_at(last.clone(), what)
         .hint("choose ranges that lie together in one half of the subnet, without the gateway");
     problems.push(if first == last {
         problem
@@ -430,16 +433,16 @@ fn environments_are_near_each_other(draft: &Draft, problems: &mut Problems) {
     });
 }
 
-fn pools_are_wide_enough(draft: &Draft, problems: &mut Problems) {
-    let Some(net) = draft.subnet.as_ref().map(|subnet| *subnet.get_ref()) else {
+fn pools_are_wide_enough(builder: &PlanBuilder, problems: &mut Problems) {
+    let Some(net) = builder.subnet.as_ref().map(|subnet| *subnet.get_ref()) else {
         return;
     };
-    for (index, (env, range, span)) in env_ranges(draft).enumerate() {
+    for (index, (env, range, span)) in env_ranges(builder).enumerate() {
         let name = env.name.get_ref();
         let step = u8::try_from(index).unwrap_or(u8::MAX);
         if pool(net, step).is_none() {
             problems.push(
-                Problem::error(
+                Diagnostic::error_at(
                     span.clone(),
                     format!("there is no pool left for environment `{name}`"),
                 )
@@ -452,7 +455,7 @@ fn pools_are_wide_enough(draft: &Draft, problems: &mut Problems) {
         let outside = Range::of(cover).len() - range.len();
         if outside > MOST_AUXILIARY {
             problems.push(
-                Problem::error(
+                Diagnostic::error_at(
                     span,
                     format!(
                         "the range of environment `{name}` fits no CIDR: {cover}, the smallest, has {outside} addresses more"

@@ -1,32 +1,36 @@
 //! One service of one environment: its keys from text to values, and the fingerprint by which a change is seen. Pure.
 
+mod complete;
 mod compose_resources;
+mod context;
 mod engine_settings;
+mod fingerprint;
 mod mounts;
 mod networks;
+mod ports;
 mod reader;
 mod values;
 
-pub use compose_resources::{ExtraNetwork, ExtraVolume, Pool as ExtraPool};
-pub(super) use compose_resources::{networks as extra_networks, volumes as extra_volumes};
+pub use complete::{CompleteService, complete};
+pub use compose_resources::{ComposeNetwork, ComposePool, ComposeVolume};
+pub(super) use compose_resources::{networks as compose_networks, volumes as compose_volumes};
+pub(super) use context::ServiceContext;
 pub use mounts::{FileSource, GivenFile, Volume};
 pub(super) use networks::lan_keys;
 pub use networks::{Attachment, INTERFACE_NAME};
-pub(super) use reader::{Context, read};
+pub use ports::PortBinding;
+pub(super) use reader::read;
 pub(super) use values::parse_bytes;
 
+use super::naming::container_name;
+use crate::cli::PullWhen;
 use crate::input::problem::Span;
 use serde_json::Value as Json;
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use toml::Spanned;
-
-/// The version of what the Engine keeps under the label of the [`Service::fingerprint`].
-pub const FINGERPRINT_VERSION: &str = "v1";
 
 /// A service in one environment, ready to become a container.
 #[expect(
@@ -48,25 +52,25 @@ pub struct Service {
     /// The systemd slice that its container runs in, when its environment has one.
     pub slice: Option<String>,
     /// Which of its containers this is, from 1, where `scale` wants several.
-    pub number: u32,
+    pub replica: u32,
     /// The name of its container, when the file gives one.
     pub container_name: Option<String>,
     /// It starts with its environment: it has no profile, or an active one.
     pub is_active: bool,
-    /// It has an address on the home network.
+    /// It has an address on the LAN.
     pub is_on_lan: bool,
     /// Its planned address; without one it gets the lowest free one at its first start.
     pub address: Option<Ipv4Addr>,
-    /// Its place on the home network, but for its address; names no network.
-    pub home: Attachment,
+    /// Its place on the LAN, but for its address; names no network.
+    pub lan: Attachment,
     /// Other services by names of its own choice: container name and alias, for every network.
     pub links: Vec<Link>,
-    /// Networks beside the home network.
+    /// Networks beside the LAN.
     pub networks: Vec<Attachment>,
     /// `host`, `none`, `bridge`, `service:NAME` or `container:NAME`, in the place of networks.
     pub network_mode: Option<String>,
-    /// Ports of the host that lead to it, by port and protocol; not for services on the home network.
-    pub ports: BTreeMap<String, Vec<(String, String)>>,
+    /// Ports of the host that lead to it, by port and protocol; not for services on the LAN.
+    pub ports: BTreeMap<String, Vec<PortBinding>>,
     /// It has `ports` although it has an address of its own.
     pub has_idle_ports: bool,
     pub image: String,
@@ -104,26 +108,26 @@ pub struct Service {
     pub stop_grace_period: Option<Duration>,
     /// `OS[/ARCH[/VARIANT]]` of the image.
     pub platform: Option<String>,
-    /// What the Engine is told as it stands, by the key of the file.
-    pub told: BTreeMap<&'static str, Told>,
+    /// Settings that the Engine takes as they stand, by the key of the file.
+    pub engine_settings: BTreeMap<&'static str, EngineSetting>,
     /// Services of the same environment and host that start before it and stop after it.
     pub depends_on: Vec<Dependency>,
 }
 
 /// A setting that the Engine's API takes as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Told {
+pub struct EngineSetting {
     /// Where it stands in the request.
-    pub part: Part,
+    pub section: ApiSection,
     /// Its name there.
     pub field: &'static str,
     /// Its value there.
     pub value: Json,
 }
 
-/// A part of the request that makes a container.
+/// A section of the request that makes a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub enum ApiSection {
     /// The container itself.
     Config,
     /// `HostConfig`.
@@ -158,7 +162,7 @@ pub struct Dependency {
     /// Its name and the place where it stands.
     pub service: Spanned<String>,
     /// What counts as ready.
-    pub condition: Ready,
+    pub condition: DependencyCondition,
     /// Whether the other one may not start without it.
     pub is_required: bool,
     /// Whether the other one is started again when this one is made anew.
@@ -167,7 +171,7 @@ pub struct Dependency {
 
 /// What a dependency has to be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Ready {
+pub enum DependencyCondition {
     /// `service_started`
     #[default]
     Started,
@@ -178,7 +182,7 @@ pub enum Ready {
 }
 
 /// When the Engine is asked to pull an image.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PullPolicy {
     /// Before every start.
     Always,
@@ -187,6 +191,16 @@ pub enum PullPolicy {
     Missing,
     /// Never.
     Never,
+}
+
+impl From<PullWhen> for PullPolicy {
+    fn from(when: PullWhen) -> Self {
+        match when {
+            PullWhen::Always => Self::Always,
+            PullWhen::Missing => Self::Missing,
+            PullWhen::Never => Self::Never,
+        }
+    }
 }
 
 /// When the Engine starts a container again.
@@ -219,13 +233,12 @@ impl Service {
     pub fn container(&self) -> String {
         match &self.container_name {
             Some(name) => name.clone(),
-            None if self.number > 1 => format!("{}-{}-{}", self.name, self.env, self.number),
-            None => format!("{}-{}", self.name, self.env),
+            None => container_name(&self.name, &self.env, self.replica),
         }
     }
 
     /// Why its processes could undo the isolation of its environment, if they could.
-    pub fn loophole(&self) -> Option<&'static str> {
+    pub fn isolation_bypass(&self) -> Option<&'static str> {
         if self.privileged {
             return Some("privileged");
         }
@@ -237,8 +250,8 @@ impl Service {
             return Some("given the capability SYS_ADMIN");
         }
         let shares = |key, with| {
-            let told = self.told.get(key).and_then(|told| told.value.as_str());
-            told.is_some_and(|told| told == with)
+            let setting = self.engine_settings.get(key);
+            setting.is_some_and(|setting| setting.value.as_str() == Some(with))
         };
         if shares("pid", "host") && may("SYS_PTRACE") {
             return Some("given the capability SYS_PTRACE over the host's processes");
@@ -301,161 +314,6 @@ impl Service {
     pub fn named_volumes(&self) -> impl Iterator<Item = &str> {
         self.volumes.iter().filter_map(Volume::name)
     }
-
-    /// What the Engine is told of this service, key by key, as `v1;KEY=HASH;…`.
-    ///
-    /// Only keys that are set stand in it, so a key that a later version learns changes no fingerprint of a service that
-    /// does not use it; and the diff can name the keys that changed. The address is not part of it: the container's own
-    /// network settings have it. Nor are `depends_on` and `host`, which the Engine is not told.
-    #[expect(clippy::too_many_lines, reason = "it names every key, once")]
-    pub fn fingerprint(&self) -> String {
-        let Self {
-            name: _,
-            span: _,
-            env: _,
-            compose_files: _,
-            host: _,
-            slice,
-            number: _,
-            container_name,
-            is_active: _,
-            is_on_lan: _,
-            address: _,
-            home,
-            links,
-            networks,
-            network_mode,
-            ports,
-            has_idle_ports: _,
-            image,
-            build: _,
-            pull_policy: _,
-            command,
-            entrypoint,
-            environment,
-            env_file: _, // its content is in `environment` by then
-            volumes,
-            files,
-            restart,
-            labels,
-            label_file: _, // its content is in `labels` by then
-            hostname,
-            user,
-            working_dir,
-            cap_add,
-            cap_drop,
-            devices,
-            privileged,
-            init,
-            read_only,
-            tmpfs,
-            shm_size,
-            stop_signal,
-            stop_grace_period,
-            platform,
-            told,
-            depends_on: _,
-        } = self;
-        let mut keys = Keys::default();
-        keys.add("image", [image]);
-        keys.add("slice", slice);
-        keys.add_option("command", command.as_ref());
-        keys.add_option("entrypoint", entrypoint.as_ref());
-        keys.add(
-            "environment",
-            environment
-                .iter()
-                .filter_map(|(name, value)| Some(format!("{name}={}", value.as_ref()?))),
-        );
-        keys.add("volumes", volumes.iter().map(Volume::text));
-        if *restart != Restart::No {
-            keys.add("restart", [format!("{restart:?}")]);
-        }
-        keys.add("labels", labels.iter().map(|(k, v)| format!("{k}={v}")));
-        keys.add("hostname", hostname);
-        keys.add("user", user);
-        keys.add("working_dir", working_dir);
-        keys.add("cap_add", cap_add);
-        keys.add("cap_drop", cap_drop);
-        keys.add(
-            "devices",
-            devices
-                .iter()
-                .map(|d| format!("{}:{}:{}", d.source, d.target, d.permissions)),
-        );
-        keys.add("privileged", privileged.then_some("true"));
-        keys.add("init", init.map(|init| init.to_string()));
-        keys.add("read_only", read_only.then_some("true"));
-        keys.add("tmpfs", tmpfs.iter().map(|(k, v)| format!("{k}:{v}")));
-        keys.add("shm_size", shm_size.map(|size| size.to_string()));
-        keys.add("stop_signal", stop_signal);
-        keys.add(
-            "stop_grace_period",
-            stop_grace_period.map(|period| period.as_secs().to_string()),
-        );
-        // Keys of Compose files. Whoever adds one adds it here, under a name that was not there before.
-        keys.add("container_name", container_name);
-        keys.add("mac_address", &home.mac);
-        keys.add("aliases", &home.aliases);
-        keys.add("home_network", home.settings());
-        keys.add(
-            "links",
-            links.iter().map(|l| format!("{}:{}", l.service, l.alias)),
-        );
-        keys.add("networks", networks.iter().map(Attachment::text));
-        keys.add("network_mode", network_mode);
-        keys.add(
-            "ports",
-            ports.iter().flat_map(|(port, bindings)| {
-                let bound = move |(host, to): &(String, String)| format!("{host}:{to}:{port}");
-                bindings.iter().map(bound)
-            }),
-        );
-        keys.add("configs", files.iter().map(GivenFile::text));
-        keys.add("platform", platform);
-        for (key, told) in told {
-            keys.add(key, [told.value.to_string()]);
-        }
-        keys.text
-    }
-}
-
-struct Keys {
-    text: String,
-}
-
-impl Default for Keys {
-    fn default() -> Self {
-        Self {
-            text: FINGERPRINT_VERSION.to_owned(),
-        }
-    }
-}
-
-impl Keys {
-    fn add<T: AsRef<str>>(&mut self, key: &str, values: impl IntoIterator<Item = T>) {
-        let values: Vec<T> = values.into_iter().collect();
-        if !values.is_empty() {
-            self.add_option(key, Some(&values));
-        }
-    }
-
-    /// An empty list is a value here: `entrypoint = []` takes the image's entrypoint away.
-    fn add_option<T: AsRef<str>>(&mut self, key: &str, values: Option<&Vec<T>>) {
-        let Some(values) = values else { return };
-        let mut hash = Sha256::new();
-        for value in values {
-            let value = value.as_ref();
-            // The length in front keeps ["ab", "c"] and ["a", "bc"] apart.
-            let length = u64::try_from(value.len()).unwrap_or(u64::MAX);
-            hash.update(length.to_be_bytes());
-            hash.update(value);
-        }
-        let _ = write!(self.text, ";{key}=");
-        for byte in hash.finalize().iter().take(8) {
-            let _ = write!(self.text, "{byte:02x}");
-        }
-    }
 }
 
 /// An image's repository and its tag or digest.
@@ -489,7 +347,7 @@ mod tests {
         let with = |change: &dyn Fn(&mut Service)| {
             let mut service = Service::default();
             change(&mut service);
-            service.loophole()
+            service.isolation_bypass()
         };
         let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
         assert_eq!(with(&|_| ()), None);

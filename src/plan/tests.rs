@@ -1,32 +1,107 @@
 //! The numbers of the real home, the repository's own homelab.toml.
 
+use super::naming::mac_of;
 use super::service::Dependency;
-use super::{Env, Given, Plan, Ready, Service, Slice, Volume, compile, mac_of, pool};
-use crate::input::compose::{self, Project, Request, World};
-use crate::input::homelab_toml;
+use super::{
+    CompleteService, DependencyCondition, Env, Plan, PlannedSlice, Problems, Service, Services,
+    Volume, from_text, pool,
+};
+use crate::input::compose::LoadEnv;
 use crate::input::problem::Sources;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use toml::Spanned;
 
-/// Nothing beside homelab.toml.
-fn given(source: &str) -> Given<'static> {
-    Given {
-        folder: Path::new("/etc/homelab"),
-        projects: &[],
-        native_end: source.len() + 1,
-        has_all_services: true,
+/// The files of a plan in the making, in memory: homelab.toml and env files in /etc/homelab, Compose files in /home.
+/// The one way from text to plan in tests.
+#[derive(Clone, Default)]
+pub struct PlanFiles {
+    toml: String,
+    files: BTreeMap<PathBuf, String>,
+    variables: BTreeMap<String, String>,
+}
+
+/// Where homelab.toml is.
+pub const FOLDER: &str = "/etc/homelab";
+
+/// The smallest home that has all.
+pub const HOME: &str = "[network]\nsubnet = '192.168.1.0/24'\ngateway = '192.168.1.1'\n[shim]\naddress = '192.168.1.254'\n[hosts.pi]\naddress = '192.168.1.10'\nprimary = true\n[env.prod]\nrange = '192.168.1.192-192.168.1.223'\n[env.preprod]\nrange = '192.168.1.224-192.168.1.249'\n";
+
+impl PlanFiles {
+    /// This homelab.toml.
+    pub fn new(toml: impl Into<String>) -> Self {
+        let toml = toml.into();
+        Self {
+            toml,
+            ..Self::default()
+        }
+    }
+
+    /// With a Compose file that all environments have, in /home.
+    pub fn compose(mut self, text: &str) -> Self {
+        self.toml = format!("compose = ['/home/compose.yml']\n{}", self.toml);
+        self.file("/home/compose.yml", text)
+    }
+
+    /// With a file for each environment that has the variables of its Compose files.
+    pub fn env_files(mut self, texts: &[(&str, &str)]) -> Self {
+        self.toml = format!("env_file = '{{env}}.env'\n{}", self.toml);
+        let all = texts.iter();
+        all.fold(self, |files, (env, text)| {
+            files.file(&format!("{env}.env"), text)
+        })
+    }
+
+    /// With a file, whose path starts from the folder of homelab.toml.
+    pub fn file(mut self, path: &str, text: &str) -> Self {
+        let path = Path::new(FOLDER).join(path);
+        self.files.insert(path, text.to_owned());
+        self
+    }
+
+    /// With a variable of homelab's own environment.
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    /// The plan and its warnings, or what is wrong, with the texts that the places are in.
+    pub fn read(&self) -> (Result<(Plan, Problems), Problems>, Sources) {
+        let load_env = LoadEnv {
+            read: &|path| {
+                let found = self.files.get(path).cloned();
+                found.ok_or_else(|| std::io::ErrorKind::NotFound.into())
+            },
+            variable: &|name| self.variables.get(name).cloned(),
+        };
+        let mut sources = Sources::new("homelab.toml", self.toml.as_str());
+        let folder = Path::new(FOLDER);
+        let result = from_text(
+            &self.toml,
+            folder,
+            Services::Loaded,
+            &load_env,
+            &mut sources,
+        );
+        (result, sources)
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> Plan {
+        match self.read().0 {
+            Ok((plan, _)) => plan,
+            Err(problems) => unreachable!("{problems:?}"),
+        }
     }
 }
 
+fn fingerprint(service: &Service) -> String {
+    CompleteService::without_files(service.clone()).fingerprint()
+}
+
 fn plan_of(source: &str) -> Plan {
-    let compiled = homelab_toml::parse(source)
-        .and_then(|(config, found)| compile(&config, &given(source), found));
-    match compiled {
-        Ok((plan, _)) => plan,
-        Err(problems) => unreachable!("{problems:?}"),
-    }
+    PlanFiles::new(source).plan()
 }
 
 fn real_home() -> Plan {
@@ -108,7 +183,11 @@ fn docker_keeps_what_must_not_be_given_out() {
 #[test]
 fn hardware_addresses_come_from_addresses() {
     let plan = real_home();
-    let shims: Vec<String> = plan.hosts.iter().map(|host| mac_of(host.shim)).collect();
+    let shims: Vec<String> = plan
+        .hosts
+        .iter()
+        .map(|host| mac_of(host.shim).to_string())
+        .collect();
     assert_eq!(shims, ["02:42:c0:a8:01:fe", "02:42:c0:a8:01:fd"]);
 }
 
@@ -131,7 +210,7 @@ fn services_run_where_they_are_planned() {
 fn free_addresses_are_nobodys() {
     let plan = real_home();
     let free: Vec<u8> = plan
-        .unplanned(env(&plan, "prod"))
+        .unassigned(env(&plan, "prod"))
         .map(|address| address.octets()[3])
         .collect();
     let expected: Vec<u8> = (192..=223)
@@ -214,7 +293,7 @@ fn a_fingerprint_names_the_keys_that_are_set() {
     let plan = plan_of(TWO.replace("hostname = \"{literal}\"\n", "").as_str());
     let web = service(&plan, "prod", "web");
     let keys = |service: &Service| -> Vec<String> {
-        let text = service.fingerprint();
+        let text = fingerprint(service);
         let parts = text.split([';', '=']);
         parts
             .filter(|part| part.len() != 16)
@@ -229,7 +308,7 @@ fn a_fingerprint_names_the_keys_that_are_set() {
     free.slice = None;
     // These bytes are on every container that homelab ever made; if they change, all of them are made anew.
     assert_eq!(
-        free.fingerprint(),
+        fingerprint(&free),
         "v1;image=676eac422df85c75;environment=ef4ff238b2d08827;volumes=0c9aa447e3f7fc59"
     );
 
@@ -237,13 +316,13 @@ fn a_fingerprint_names_the_keys_that_are_set() {
     other.address = Some(Ipv4Addr::new(192, 168, 1, 200));
     other.depends_on = vec![Dependency {
         service: Spanned::new(0..0, "x".to_owned()),
-        condition: Ready::Healthy,
+        condition: DependencyCondition::Healthy,
         is_required: true,
         restart: false,
     }];
     assert_eq!(
-        other.fingerprint(),
-        web.fingerprint(),
+        fingerprint(&other),
+        fingerprint(web),
         "the Engine is not told these"
     );
     other.command = Some(Vec::new());
@@ -251,11 +330,11 @@ fn a_fingerprint_names_the_keys_that_are_set() {
         keys(&other),
         ["v1", "image", "slice", "command", "environment", "volumes"]
     );
-    // Where one word ends is part of what is told.
+    // Where one word ends is part of what is setting.
     let (mut a, mut b) = (web.clone(), web.clone());
     a.command = Some(vec!["ab".to_owned(), "c".to_owned()]);
     b.command = Some(vec!["a".to_owned(), "bc".to_owned()]);
-    assert_ne!(a.fingerprint(), b.fingerprint());
+    assert_ne!(fingerprint(&a), fingerprint(&b));
 }
 
 #[test]
@@ -278,7 +357,7 @@ fn dependencies_are_a_list_or_a_table_of_starts() {
                 .iter()
                 .map(|dependency| (dependency.service.get_ref().as_str(), dependency.condition))
                 .collect::<Vec<_>>(),
-            [("db", Ready::Started)],
+            [("db", DependencyCondition::Started)],
             "{written}"
         );
     }
@@ -289,7 +368,7 @@ fn a_slice_denies_exactly_the_other_environments() {
     let plan = real_home();
     let slice = |name| {
         let slice = plan.slice(env(&plan, name));
-        let Some(Slice {
+        let Some(PlannedSlice {
             name, deny, allow, ..
         }) = slice
         else {
@@ -323,7 +402,7 @@ fn without_isolation_there_are_slices_for_limits_only() {
     let source = include_str!("../../homelab.toml").replace("\"enforced\"", "\"off\"");
     assert_eq!(plan_of(&source).slices().count(), 0);
     let limited = source.replace("[env.prod]", "[env.prod]\nmemory = \"1g\"\ncpus = 1.5");
-    let slices: Vec<Slice> = plan_of(&limited).slices().collect();
+    let slices: Vec<PlannedSlice> = plan_of(&limited).slices().collect();
     assert_eq!(slices.len(), 1);
     for slice in slices {
         assert_eq!(slice.limits.memory, Some(1 << 30));
@@ -333,41 +412,14 @@ fn without_isolation_there_are_slices_for_limits_only() {
 
 /// The plan of two environments whose services stand in a Compose file, with a piece of homelab.toml behind it.
 fn composed(native: &str, compose: &str) -> Plan {
-    const HOME: &str = "[network]\nsubnet = '192.168.1.0/24'\ngateway = '192.168.1.1'\n[shim]\naddress = '192.168.1.254'\n[hosts.pi]\naddress = '192.168.1.10'\nprimary = true\n[env.prod]\nrange = '192.168.1.192-192.168.1.223'\n[env.preprod]\nrange = '192.168.1.224-192.168.1.249'\n";
-    let source = format!("{HOME}{native}");
-    let mut sources = Sources::new("homelab.toml", source.as_str());
-    let (config, mut problems) =
-        homelab_toml::parse(&source).unwrap_or_else(|problems| unreachable!("{problems:?}"));
-    let projects: Vec<Project> = ["prod", "preprod"]
-        .into_iter()
-        .map(|env| {
-            let world = World {
-                read: &|path| {
-                    let is_there = path.ends_with("compose.yml").then(|| compose.to_owned());
-                    is_there.ok_or_else(|| std::io::ErrorKind::NotFound.into())
-                },
-                variable: &|name| match (name, env) {
-                    ("ADDRESS", "prod") => Some("192.168.1.200".to_owned()),
-                    ("ADDRESS", _) => Some("192.168.1.230".to_owned()),
-                    _ => None,
-                },
-            };
-            let request = Request {
-                files: vec![(PathBuf::from("/home/compose.yml"), 0..0)],
-                project: super::network_name(env),
-                ..Request::default()
-            };
-            compose::load(&request, &world, &mut sources, &mut problems)
-        })
-        .collect();
-    let given = Given {
-        projects: &projects,
-        ..given(&source)
-    };
-    match compile(&config, &given, problems) {
-        Ok((plan, _)) => plan,
-        Err(problems) => unreachable!("{problems:?}"),
-    }
+    let addresses = [
+        ("prod", "ADDRESS=192.168.1.200\n"),
+        ("preprod", "ADDRESS=192.168.1.230\n"),
+    ];
+    PlanFiles::new(format!("{HOME}{native}"))
+        .compose(compose)
+        .env_files(&addresses)
+        .plan()
 }
 
 #[test]
@@ -383,13 +435,13 @@ fn an_address_at_home_makes_a_network_the_home_network() {
         Some(Ipv4Addr::new(192, 168, 1, 230))
     );
     assert_eq!(
-        (web.is_on_lan, web.home.aliases.as_slice()),
+        (web.is_on_lan, web.lan.aliases.as_slice()),
         (true, ["w".to_owned()].as_slice())
     );
     let options = [("a", "b"), ("com.docker.network.endpoint.ifname", "lan0")];
     let options = options.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    assert_eq!(web.home.options, options.into());
-    assert_eq!(web.home.gw_priority, Some(5));
+    assert_eq!(web.lan.options, options.into());
+    assert_eq!(web.lan.gw_priority, Some(5));
     let networks = |name: &str| -> Vec<String> {
         let networks = &service(&plan, "prod", name).networks;
         networks
@@ -423,7 +475,7 @@ fn fingerprints_of_all_keys_stay_as_they_are() {
         );
     let plan = composed("", &compose);
     let lines = env(&plan, "prod").services.iter();
-    let lines = lines.map(|service| format!("{} {}\n", service.name, service.fingerprint()));
+    let lines = lines.map(|service| format!("{} {}\n", service.name, fingerprint(service)));
     let found: String = lines.collect();
     assert_eq!(found, include_str!("../../tests/compose/fingerprints"));
 }
@@ -448,11 +500,15 @@ fn tables_of_homelab_toml_are_laid_over_compose_services() {
         ("web:2", Some("me"))
     );
     assert_eq!(web.address, Some(Ipv4Addr::new(192, 168, 1, 240)));
-    let told =
-        |service: &Service, key: &str| service.told.get(key).map(|told| told.value.to_string());
-    assert_eq!(told(web, "dns").as_deref(), Some("[\"9.9.9.9\"]"));
+    let setting = |service: &Service, key: &str| {
+        service
+            .engine_settings
+            .get(key)
+            .map(|setting| setting.value.to_string())
+    };
+    assert_eq!(setting(web, "dns").as_deref(), Some("[\"9.9.9.9\"]"));
     assert_eq!(
-        told(service(&plan, "prod", "own"), "cpus").as_deref(),
+        setting(service(&plan, "prod", "own"), "cpus").as_deref(),
         Some("1500000000")
     );
 }
@@ -464,13 +520,14 @@ fn resources_are_told_in_the_units_of_the_engine() {
         "",
         "services:\n  old: {image: a, cpus: 0.5, mem_limit: 64m, memswap_limit: -1, cpu_period: 50ms, pids_limit: 5}\n  new: {image: a, deploy: {resources: {limits: {cpus: '0.25', memory: 1.5g, pids: 7}, reservations: {cpus: '0.1', memory: 20M}}}}\n",
     );
-    let told = |name: &str| -> Vec<String> {
-        let told = service(&plan, "prod", name).told.values();
-        told.map(|told| format!("{}={}", told.field, told.value))
+    let setting = |name: &str| -> Vec<String> {
+        let setting = service(&plan, "prod", name).engine_settings.values();
+        setting
+            .map(|setting| format!("{}={}", setting.field, setting.value))
             .collect()
     };
     assert_eq!(
-        told("old"),
+        setting("old"),
         [
             "CpuPeriod=50000",
             "NanoCpus=500000000",
@@ -480,7 +537,7 @@ fn resources_are_told_in_the_units_of_the_engine() {
         ]
     );
     assert_eq!(
-        told("new"),
+        setting("new"),
         [
             "NanoCpus=250000000",
             "Memory=1610612736",

@@ -1,25 +1,21 @@
 //! What homelab writes for systemd, as text. Pure.
 
-use crate::plan::{Plan, Slice};
-use crate::state::FILE_MARK;
+use super::address::joined;
+use super::naming::{FILE_BLOCK, FILE_MARK, NETWORK_MANAGER_FILE, NETWORKD_FILE, SHIM_UNIT};
+use super::{Plan, PlannedSlice};
+use crate::cli::PARENT_LINKS_VARIABLE;
 use std::fmt::Write as _;
-
-/// The unit that keeps the shim alive.
-pub const SHIM_UNIT: &str = "homelab-shim.service";
-
-/// The variable that tells it which parent links Docker's networks stand on: it starts before Docker can be asked.
-pub const PARENT_LINKS: &str = "HOMELAB_PARENT_LINKS";
 
 /// Network managers that would touch a link that they were not told about, as the units that they are.
 pub const MANAGERS: [Manager; 3] = [
     Manager {
         unit: "systemd-networkd.service",
-        file: "/etc/systemd/network/00-homelab-shim.network",
+        file: NETWORKD_FILE,
         presence: "/etc/systemd/network",
     },
     Manager {
         unit: "NetworkManager.service",
-        file: "/etc/NetworkManager/conf.d/90-homelab-shim.conf",
+        file: NETWORK_MANAGER_FILE,
         presence: "/etc/NetworkManager",
     },
     Manager {
@@ -43,9 +39,6 @@ pub struct Manager {
     pub presence: &'static str,
 }
 
-/// What the lines of ours in somebody else's file stand between.
-const BLOCK: [&str; 2] = ["# homelab: begin\n", "# homelab: end\n"];
-
 /// Where units of the administrator are (systemd.unit(5)).
 pub const FOLDER: &str = "/etc/systemd/system";
 
@@ -53,23 +46,14 @@ pub const FOLDER: &str = "/etc/systemd/system";
 /// filter on a running slice when its list becomes empty.
 const NOTHING: &str = "192.0.2.0/24";
 
-/// What the names of files end with that are being written. No name that systemd would take for a unit.
-pub const UNFINISHED: &str = ".homelab-new";
-
 /// The path of a unit's file.
 pub fn path(unit: &str) -> String {
     format!("{FOLDER}/{unit}")
 }
 
-/// Addresses or networks, one behind the other.
-pub fn joined<T: ToString>(items: &[T], separator: &str) -> String {
-    let items: Vec<String> = items.iter().map(ToString::to_string).collect();
-    items.join(separator)
-}
-
 /// The file of a slice.
-pub fn slice(slice: &Slice) -> String {
-    let Slice {
+pub fn slice(slice: &PlannedSlice) -> String {
+    let PlannedSlice {
         name: _,
         env,
         deny,
@@ -199,6 +183,15 @@ pub fn parent_links_path() -> String {
     format!("{}.d/parent-links.conf", path(SHIM_UNIT))
 }
 
+/// The parent links that an installed unit keeps alive, read from the text of its drop-in.
+pub fn installed_parent_links(text: Option<&str>) -> Vec<String> {
+    let mut lines = text.unwrap_or_default().lines();
+    let key = format!("Environment={PARENT_LINKS_VARIABLE}=");
+    let list = lines.find_map(|line| line.strip_prefix(&key));
+    let names = list.into_iter().flat_map(|list| list.split(','));
+    names.map(str::to_owned).collect()
+}
+
 /// Its text; `None` when there are no parent links.
 pub fn parent_links(links: &[&str]) -> Option<String> {
     if links.is_empty() {
@@ -206,7 +199,7 @@ pub fn parent_links(links: &[&str]) -> Option<String> {
     }
     Some(format!(
         "{FILE_MARK}for its shim: what Docker's networks stand on. `homelab network-up` writes it.\n\
-         [Service]\nEnvironment={PARENT_LINKS}={}\n",
+         [Service]\nEnvironment={PARENT_LINKS_VARIABLE}={}\n",
         links.join(",")
     ))
 }
@@ -218,9 +211,9 @@ impl Manager {
     }
 
     /// The text of its file when it shall leave the links of the plan alone.
-    pub fn told(self, plan: &Plan, found: Option<&str>) -> String {
+    pub fn configured(self, plan: &Plan, found: Option<&str>) -> String {
         let mut names = vec![plan.shim_name.clone()];
-        names.extend(plan.envs.iter().map(crate::plan::Env::parent_link));
+        names.extend(plan.envs.iter().map(super::Env::parent_link));
         let mark = format!(
             "{FILE_MARK}for its shim. `homelab shim install` writes it, `homelab shim uninstall` removes it.\n"
         );
@@ -240,20 +233,20 @@ impl Manager {
             }
             // In front: what stands behind an `interface` line is for that interface only (dhcpcd.conf(5)).
             _ => {
-                let rest = self.untold(found).unwrap_or_default();
-                let [begin, end] = BLOCK;
+                let rest = self.without_ours(found).unwrap_or_default();
+                let [begin, end] = FILE_BLOCK;
                 format!("{begin}denyinterfaces {}\n{end}{rest}", names.join(" "))
             }
         }
     }
 
     /// The text of its file without what is ours; `None` stands for no file.
-    pub fn untold(self, found: Option<&str>) -> Option<String> {
+    pub fn without_ours(self, found: Option<&str>) -> Option<String> {
         let found = found?;
         if self.file != DHCPCD {
             return self.is_foreign(found).then(|| found.to_owned());
         }
-        let [begin, end] = BLOCK;
+        let [begin, end] = FILE_BLOCK;
         let without = found.split_once(begin).and_then(|(before, rest)| {
             let (_, after) = rest.split_once(end)?;
             Some(format!("{before}{after}"))

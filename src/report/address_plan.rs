@@ -129,7 +129,7 @@ fn host_row(host: &Host, indent: &str) -> Row {
 
 fn environment(plan: &Plan, env: &Env, pool: Ipv4Net) -> Vec<Row> {
     const INDENT: &str = "  ";
-    let free = plan.unplanned(env).count();
+    let free = plan.unassigned(env).count();
     let about = format!(
         "{free} of {} free, network {}, pool {pool}",
         env.range.len(),

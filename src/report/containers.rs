@@ -1,7 +1,7 @@
 //! Containers as `homelab ps` lists them, and the lines that they wrote.
 
 use super::{Report, out};
-use crate::state::Container;
+use crate::state::{Container, Health};
 use crate::system::docker::Line;
 use anstyle::{AnsiColor, Style};
 use comfy_table::{Table, presets};
@@ -27,7 +27,7 @@ pub fn print(report: Report, network: &str, containers: &[&Container]) {
                 "image": container.image_name, "service": service(container),
                 "address": address(container), "command": container.command,
                 "created": container.created, "state": container.state,
-                "health": container.health(), "exit_code": container.exit_code(),
+                "health": container.health.map(Health::word), "exit_code": container.exit_code,
                 "status": container.status,
             })
             .to_string());

@@ -2,7 +2,9 @@
 
 use super::{ERROR, FAINT, HINT};
 use super::{Report, err, out};
-use crate::plan::{Plan, slice_name};
+use crate::error::Diagnostic;
+use crate::plan::Plan;
+use crate::plan::naming::slice_name;
 use crate::verify::agent::Answer;
 use crate::verify::matrix::{Cell, Matrix, Node, Role, Verdict};
 use comfy_table::{Table, presets};
@@ -23,7 +25,7 @@ pub fn print(report: Report, plan: &Plan, matrix: &Matrix) {
         let what = format!(
             "environment `{role}` runs nothing on this host, so nothing was proven of what it reaches"
         );
-        report.warnings(&[crate::error::Blocker::new(what, hint)]);
+        report.warnings(&[Diagnostic::warning(what, hint)]);
     }
     for cell in matrix.differences() {
         difference(plan, matrix, cell);

@@ -3,7 +3,8 @@
 
 use super::Report;
 use crate::apply::Event;
-use crate::diff::{Action, Step, StepId};
+use crate::diff::step::ContainerAction;
+use crate::diff::{Step, StepId};
 use indicatif::{MultiProgress, ProgressBar, ProgressFinish, ProgressStyle};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -98,11 +99,13 @@ impl Progress {
                     self.report.done(step, elapsed);
                     return;
                 };
-                screen.over(step.id);
+                screen.finish(step.id);
                 screen.sum.inc(1);
                 let report = self.report;
                 // One line for each service stays: that it runs.
-                if is_on_the_way(&step.action) && !report.verbose {
+                let container = step.action.container();
+                let is_preparation = container.is_some_and(ContainerAction::is_preparation);
+                if is_preparation && !report.verbose {
                     return;
                 }
                 // What is above the drawn lines stays on the screen.
@@ -110,7 +113,7 @@ impl Progress {
             }
             Event::Failed(step) => {
                 if let Some(screen) = &mut self.screen {
-                    screen.over(step.id);
+                    screen.finish(step.id);
                 }
             }
         }
@@ -130,8 +133,8 @@ impl Progress {
 
 impl Screen {
     fn begin(&mut self, step: &Step) {
-        let words = step.action.words();
-        let doing = format!("{}: {}", words.name, doing(&step.action));
+        let text = step.action.text();
+        let doing = format!("{}: {}", text.name, text.doing);
         let bar = ProgressBar::new_spinner().with_style(style("{spinner} {msg} {elapsed:.dim}"));
         let bar = self.bars.insert_before(&self.sum, bar.with_message(doing));
         bar.enable_steady_tick(TICK);
@@ -151,26 +154,12 @@ impl Screen {
         bar.set_position(done);
     }
 
-    fn over(&mut self, id: StepId) {
+    fn finish(&mut self, id: StepId) {
         if let Some(bar) = self.lines.remove(&id) {
             bar.finish_and_clear();
             self.bars.remove(&bar);
         }
     }
-}
-
-/// Whether a step is only part of what happens to a container.
-fn is_on_the_way(action: &Action) -> bool {
-    matches!(
-        action,
-        Action::CreateContainer(_)
-            | Action::JoinNetwork { .. }
-            | Action::PutFiles { .. }
-            | Action::Await {
-                condition: crate::plan::Ready::Healthy,
-                ..
-            }
-    )
 }
 
 fn console_is_terminal() -> bool {
@@ -180,25 +169,4 @@ fn console_is_terminal() -> bool {
 
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner())
-}
-
-/// What is being done to a thing.
-fn doing(action: &Action) -> &'static str {
-    match action {
-        Action::Pull { .. } => "pulling",
-        Action::StopContainer { .. } | Action::StopUnit { .. } => "stopping",
-        Action::StartContainer { .. } | Action::StartUnit { .. } => "starting",
-        Action::RestartContainer { .. } | Action::RestartUnit { .. } => "restarting",
-        Action::ReplaceContainer { .. } => "replacing",
-        Action::Await {
-            condition: crate::plan::Ready::Completed,
-            ..
-        } => "waiting until it has done its work",
-        Action::Await { .. } => "waiting until it is healthy",
-        Action::RemoveContainer { .. } | Action::RemoveNetwork { .. } => "removing",
-        Action::CreateContainer(_) | Action::CreateNetwork(_) | Action::CreateVolume(_) => {
-            "creating"
-        }
-        _ => "working",
-    }
 }

@@ -1,50 +1,62 @@
 //! What there is beside what the plan says, as one screen.
 
 use super::{ERROR, HINT, Report, err, out};
-use crate::diff::status::{Condition, Difference, Fact, Row, Status};
+use crate::diff::status::{Finding, Item, Row, Status};
+use crate::input::problem::Sources;
+use crate::state::ContainerHealth;
 use anstyle::AnsiColor;
 use comfy_table::{Table, presets};
 use serde_json::json;
 use std::time::Duration;
 
 /// Prints it.
-pub fn print(report: Report, status: &Status) {
+pub fn print(report: Report, status: &Status, sources: &Sources) {
     if report.json {
-        objects(status);
+        objects(status, sources);
     } else if !report.quiet {
         screen(status);
     }
     if report.quiet {
         return;
     }
-    let mut differences = status.differences.iter().peekable();
-    while let Some(Difference { what, run, .. }) = differences.next() {
+    let mut findings = status.findings.iter().peekable();
+    while let Some(finding) = findings.next() {
+        let Finding {
+            about: _,
+            what,
+            fix,
+            place,
+        } = finding;
         err(&format!("{ERROR}difference:{ERROR:#} {what}"));
+        if let Some(place) = place {
+            let (line, column) = sources.position(place);
+            err(&format!("  --> {}:{line}:{column}", sources.path(place)));
+        }
         // One command may be the cure of many.
-        if differences.peek().is_none_or(|next| next.run != *run) {
-            err(&format!("{HINT}hint:{HINT:#} {run}"));
+        if findings.peek().is_none_or(|next| next.fix != *fix) {
+            err(&format!("{HINT}hint:{HINT:#} {fix}"));
         }
     }
-    if status.differences.is_empty() {
+    if status.findings.is_empty() {
         err("all is as planned");
     }
 }
 
 fn screen(status: &Status) {
-    let mut facts = Table::new();
-    facts.load_style(presets::NOTHING);
+    let mut items = Table::new();
+    items.load_style(presets::NOTHING);
     let address = status.address.to_string();
-    facts.add_row(["host", &status.host, &address, ""]);
-    for fact in &status.facts {
-        let Fact {
+    items.add_row(["host", &status.host, &address, ""]);
+    for item in &status.items {
+        let Item {
             kind,
             name,
             state,
             differs,
-        } = fact;
-        facts.add_row([*kind, name, state, mark(*differs)]);
+        } = item;
+        items.add_row([*kind, name, state, mark(*differs)]);
     }
-    print_table(&facts);
+    print_table(&items);
     if status.rows.is_empty() {
         return;
     }
@@ -66,14 +78,14 @@ fn screen(status: &Status) {
             env,
             address,
             state,
-            condition,
+            health,
             differs,
         } = row;
-        let Condition {
+        let ContainerHealth {
             up,
             health,
             exit_code,
-        } = condition;
+        } = health;
         let state = if state == "exited" {
             format!("exited with {exit_code}")
         } else {
@@ -115,16 +127,16 @@ fn roughly(duration: Duration) -> String {
     units.join(" ")
 }
 
-fn objects(status: &Status) {
+fn objects(status: &Status, sources: &Sources) {
     let host = json!({ "event": "host", "name": status.host, "address": status.address });
     out(&host.to_string());
-    for fact in &status.facts {
-        let Fact {
+    for item in &status.items {
+        let Item {
             kind,
             name,
             state,
             differs,
-        } = fact;
+        } = item;
         let object = json!({ "event": kind, "name": name, "state": state, "differs": differs });
         out(&object.to_string());
     }
@@ -134,24 +146,37 @@ fn objects(status: &Status) {
             env,
             address,
             state,
-            condition,
+            health,
             differs,
         } = row;
-        let Condition {
+        let ContainerHealth {
             up,
             health,
             exit_code,
-        } = condition;
+        } = health;
         out(&json!({
             "event": "service", "name": service, "environment": env, "address": address, "state": state,
             "health": health, "up_seconds": up.map(|up| up.as_secs()), "exit_code": exit_code, "differs": differs,
         })
         .to_string());
     }
-    for Difference { about, what, run } in &status.differences {
-        let object = json!({ "event": "difference", "about": about, "what": what, "hint": run });
+    for finding in &status.findings {
+        let Finding {
+            about,
+            what,
+            fix,
+            place,
+        } = finding;
+        let mut object =
+            json!({ "event": "difference", "about": about, "what": what, "hint": fix });
+        if let (Some(place), Some(object)) = (place, object.as_object_mut()) {
+            let (line, column) = sources.position(place);
+            object.insert("file".to_owned(), sources.path(place).into());
+            object.insert("line".to_owned(), line.into());
+            object.insert("column".to_owned(), column.into());
+        }
         out(&object.to_string());
     }
-    let count = status.differences.len();
+    let count = status.findings.len();
     out(&json!({ "event": "finished", "differences": count }).to_string());
 }

@@ -1,8 +1,9 @@
 //! systemd and its files: the only user of systemctl and systemd-run. What they refuse becomes our own sentences here.
 
-use crate::error::{Failure, why_unreadable};
-use crate::plan::unit_files::{self, DHCPCD, MANAGERS, SHIM_UNIT, UNFINISHED};
-use crate::plan::{PARENT_SLICE, SLICE_PREFIX};
+use crate::diff::step::UnitAction;
+use crate::error::{Error, why_unreadable};
+use crate::plan::naming::{PARENT_SLICE, SHIM_UNIT, SLICE_PREFIX, UNFINISHED};
+use crate::plan::unit_files::{self, DHCPCD, MANAGERS};
 use crate::state::{Slice, Systemd};
 use ipnet::Ipv4Net;
 use sd_notify::NotifyState;
@@ -32,7 +33,7 @@ fn is_running() -> bool {
 ///
 /// # Errors
 /// When systemd does not answer.
-pub async fn observe(wanted: &[String]) -> Result<Systemd, Failure> {
+pub async fn observe(wanted: &[String]) -> Result<Systemd, Error> {
     let controllers = std::fs::read_to_string(format!("{CGROUPS}/cgroup.controllers")).ok();
     let mut systemd = Systemd {
         running: is_running(),
@@ -133,7 +134,7 @@ fn slices_with_files() -> Vec<String> {
 type Properties = BTreeMap<String, String>;
 
 /// The properties of units, which `systemctl show` separates by empty lines.
-async fn show(units: &[String]) -> Result<Vec<Properties>, Failure> {
+async fn show(units: &[String]) -> Result<Vec<Properties>, Error> {
     let mut arguments = vec!["show", "--property", PROPERTIES, "--"];
     arguments.extend(units.iter().map(String::as_str));
     let text = systemctl(&arguments, "tell about units").await?;
@@ -211,11 +212,37 @@ fn is_populated(cgroup: &str) -> bool {
     !cgroup.is_empty() && events.lines().any(|line| line == "populated 1")
 }
 
+/// Carries out an act. This is all that changes units and their files.
+///
+/// # Errors
+/// When systemd refuses, a unit does not become ready, or homelab may not.
+pub async fn carry_out(action: &UnitAction) -> Result<(), Error> {
+    match action {
+        UnitAction::WriteSlice { slice, is_new: _ } => {
+            write_slice(&slice.name, &unit_files::slice(slice))
+        }
+        UnitAction::ApplySlice { name } => apply_slice(name).await,
+        UnitAction::WriteFile {
+            path,
+            text,
+            is_new: _,
+        } => write_file(path, text),
+        UnitAction::RemoveFile { path } => remove(path),
+        UnitAction::ReloadSystemd => reload().await,
+        UnitAction::ReloadManager { name } => reload_manager(name).await,
+        UnitAction::Enable { name } => enable(name).await,
+        UnitAction::Disable { name } => disable(name).await,
+        UnitAction::Start { name } => start(name).await,
+        UnitAction::Restart { name } => restart(name).await,
+        UnitAction::Stop { name } => stop(name).await,
+    }
+}
+
 /// Writes the file of a slice. Until [`apply_slice`] it counts as pending.
 ///
 /// # Errors
 /// When homelab may not.
-pub fn write_slice(name: &str, text: &str) -> Result<(), Failure> {
+fn write_slice(name: &str, text: &str) -> Result<(), Error> {
     write(&unit_files::path(name), text, PENDING)
 }
 
@@ -225,7 +252,7 @@ pub fn write_slice(name: &str, text: &str) -> Result<(), Failure> {
 ///
 /// # Errors
 /// When systemd refuses.
-pub async fn apply_slice(name: &str) -> Result<(), Failure> {
+async fn apply_slice(name: &str) -> Result<(), Error> {
     let properties = show(&[name.to_owned()]).await?;
     let is_active = |properties: &Properties| {
         properties.get("ActiveState").map(String::as_str) == Some("active")
@@ -244,7 +271,7 @@ pub async fn apply_slice(name: &str) -> Result<(), Failure> {
 ///
 /// # Errors
 /// When systemd refuses.
-pub async fn reload() -> Result<(), Failure> {
+async fn reload() -> Result<(), Error> {
     systemctl(&["daemon-reload"], "read its files again")
         .await
         .map(|_| ())
@@ -254,7 +281,7 @@ pub async fn reload() -> Result<(), Failure> {
 ///
 /// # Errors
 /// When systemd refuses.
-pub async fn stop(unit: &str) -> Result<(), Failure> {
+async fn stop(unit: &str) -> Result<(), Error> {
     systemctl(&["stop", unit], &format!("stop `{unit}`"))
         .await
         .map(|_| ())
@@ -264,7 +291,7 @@ pub async fn stop(unit: &str) -> Result<(), Failure> {
 ///
 /// # Errors
 /// When it does not become ready.
-pub async fn start(unit: &str) -> Result<(), Failure> {
+async fn start(unit: &str) -> Result<(), Error> {
     started(
         unit,
         systemctl(&["start", unit], &format!("start `{unit}`")).await,
@@ -275,19 +302,19 @@ pub async fn start(unit: &str) -> Result<(), Failure> {
 ///
 /// # Errors
 /// When it does not become ready.
-pub async fn restart(unit: &str) -> Result<(), Failure> {
+async fn restart(unit: &str) -> Result<(), Error> {
     started(
         unit,
         systemctl(&["restart", unit], &format!("restart `{unit}`")).await,
     )
 }
 
-fn started(unit: &str, result: Result<String, Failure>) -> Result<(), Failure> {
-    result.map(|_| ()).map_err(|mut failure| {
-        for blocker in &mut failure.blockers {
-            blocker.hint = format!("`journalctl -b -u {unit}` tells why");
+fn started(unit: &str, result: Result<String, Error>) -> Result<(), Error> {
+    result.map(|_| ()).map_err(|mut error| {
+        for diagnostic in &mut error.diagnostics {
+            diagnostic.hint = Some(format!("`journalctl -b -u {unit}` tells why"));
         }
-        failure
+        error
     })
 }
 
@@ -295,7 +322,7 @@ fn started(unit: &str, result: Result<String, Failure>) -> Result<(), Failure> {
 ///
 /// # Errors
 /// When systemd refuses.
-pub async fn enable(unit: &str) -> Result<(), Failure> {
+async fn enable(unit: &str) -> Result<(), Error> {
     systemctl(&["enable", "--quiet", unit], &format!("enable `{unit}`"))
         .await
         .map(|_| ())
@@ -305,7 +332,7 @@ pub async fn enable(unit: &str) -> Result<(), Failure> {
 ///
 /// # Errors
 /// When systemd refuses.
-pub async fn disable(unit: &str) -> Result<(), Failure> {
+async fn disable(unit: &str) -> Result<(), Error> {
     systemctl(&["disable", "--quiet", unit], &format!("disable `{unit}`"))
         .await
         .map(|_| ())
@@ -315,7 +342,7 @@ pub async fn disable(unit: &str) -> Result<(), Failure> {
 ///
 /// # Errors
 /// When it refuses.
-pub async fn reload_manager(unit: &str) -> Result<(), Failure> {
+async fn reload_manager(unit: &str) -> Result<(), Error> {
     let what = format!("make `{unit}` read its files again");
     match unit {
         "systemd-networkd.service" => run("networkctl", &["reload"], &what).await,
@@ -340,7 +367,7 @@ pub fn status(status: &str) {
 ///
 /// # Errors
 /// When homelab may not.
-pub fn write_file(path: &str, text: &str) -> Result<(), Failure> {
+fn write_file(path: &str, text: &str) -> Result<(), Error> {
     // A file of somebody else keeps its mode and owner, and its place when the path is a link to it.
     let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.into());
     let found = std::fs::metadata(&target).ok();
@@ -356,7 +383,7 @@ pub fn write_file(path: &str, text: &str) -> Result<(), Failure> {
 }
 
 /// Writes a file whole or not at all, in a folder that is made when it is missing.
-fn write(path: &str, text: &str, mode: u32) -> Result<(), Failure> {
+fn write(path: &str, text: &str, mode: u32) -> Result<(), Error> {
     let attempt = || {
         if let Some(folder) = Path::new(path).parent() {
             std::fs::create_dir_all(folder)?;
@@ -380,7 +407,7 @@ fn write(path: &str, text: &str, mode: u32) -> Result<(), Failure> {
 ///
 /// # Errors
 /// When homelab may not.
-pub fn remove(path: &str) -> Result<(), Failure> {
+fn remove(path: &str) -> Result<(), Error> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             return Err(unwritable(path, &error));
@@ -395,7 +422,7 @@ pub fn remove(path: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-fn unwritable(path: &str, error: &std::io::Error) -> Failure {
+fn unwritable(path: &str, error: &std::io::Error) -> Error {
     use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem, StorageFull};
     let (why, hint) = match error.kind() {
         PermissionDenied => ("not permitted", "run homelab as root"),
@@ -409,14 +436,14 @@ fn unwritable(path: &str, error: &std::io::Error) -> Failure {
             "`ls -ld` of the path and its folder may tell why",
         ),
     };
-    Failure::new(format!("cannot change `{path}`: {why}"), hint)
+    Error::new(format!("cannot change `{path}`: {why}"), hint)
 }
 
-async fn systemctl(arguments: &[&str], what: &str) -> Result<String, Failure> {
+async fn systemctl(arguments: &[&str], what: &str) -> Result<String, Error> {
     run("systemctl", arguments, what).await
 }
 
-async fn run(program: &str, arguments: &[&str], what: &str) -> Result<String, Failure> {
+async fn run(program: &str, arguments: &[&str], what: &str) -> Result<String, Error> {
     let output = Command::new(program)
         .args(arguments)
         .env("LC_ALL", "C")
@@ -427,7 +454,7 @@ async fn run(program: &str, arguments: &[&str], what: &str) -> Result<String, Fa
         .output()
         .await;
     let Ok(output) = output else {
-        return Err(Failure::new(
+        return Err(Error::new(
             format!("cannot {what}: there is no program `{program}`"),
             "install systemd, and see whether PATH has its folder",
         ));
@@ -437,13 +464,13 @@ async fn run(program: &str, arguments: &[&str], what: &str) -> Result<String, Fa
     }
     let said = String::from_utf8_lossy(&output.stderr);
     if said.contains("Access denied") || said.contains("authentication required") {
-        return Err(Failure::new(
+        return Err(Error::new(
             format!("not permitted to {what}"),
             "run homelab as root",
         ));
     }
     let said = said.lines().next().unwrap_or("it gave no reason");
-    Err(Failure::new(
+    Err(Error::new(
         format!("systemd did not {what}: {said}"),
         "`journalctl -b -p warning` may tell more",
     ))

@@ -4,8 +4,7 @@
 //! Both are needed: the filter of a slice belongs to the cgroup, so that in the namespace alone nothing would be filtered
 //! on the way out. `verify` starts these processes and talks to them over their standard input and output.
 
-use crate::error::Failure;
-use crate::report;
+use crate::error::Error;
 use crate::system::systemd::CGROUPS;
 use nix::sched::{CloneFlags, setns};
 use serde::{Deserialize, Serialize};
@@ -19,10 +18,10 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::time::timeout;
 
 /// How long an answer may take; long enough for a second SYN, which the kernel sends after a second (RFC 6298).
-const PATIENCE: Duration = Duration::from_millis(1500);
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// How often datagrams and echo requests are sent again until then.
-const AGAIN: Duration = Duration::from_millis(300);
+const RESEND_AFTER: Duration = Duration::from_millis(300);
 
 /// What is sent, and must come back.
 const TOKEN: &[u8] = b"homelab verify";
@@ -38,7 +37,7 @@ pub struct Ports {
 
 /// Whom to ask.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Question {
+pub struct Target {
     /// The address.
     pub address: Ipv4Addr,
     /// Where a process like this one answers there; without one a refused connection is an answer too.
@@ -67,11 +66,12 @@ impl Answer {
 /// Ports that a machine without a process of ours may have open; a refusal is an answer as good.
 const LIKELY_PORTS: [u16; 2] = [80, 53];
 
-/// Becomes filtered like the process `pid`, then answers at `address` and asks until standard input ends.
+/// Becomes filtered like the process `pid`, then answers at `address` and asks until standard input ends. Its lines go out by
+/// `print`.
 ///
 /// # Errors
 /// When the process is gone, or homelab may not.
-pub fn run(pid: Option<u32>, address: Ipv4Addr) -> Result<(), Failure> {
+pub fn run(pid: Option<u32>, address: Ipv4Addr, print: impl Fn(&str)) -> Result<(), Error> {
     if let Some(pid) = pid {
         enter(pid).map_err(|error| {
             let (why, hint) = match error.kind() {
@@ -79,7 +79,7 @@ pub fn run(pid: Option<u32>, address: Ipv4Addr) -> Result<(), Failure> {
                 io::ErrorKind::NotFound => ("it ended", "run the command again"),
                 _ => ("the kernel refused", "`journalctl -k` may tell why"),
             };
-            Failure::new(
+            Error::new(
                 format!("cannot enter the container of process {pid}: {why}"),
                 hint,
             )
@@ -90,9 +90,9 @@ pub fn run(pid: Option<u32>, address: Ipv4Addr) -> Result<(), Failure> {
         .enable_all()
         .build();
     runtime
-        .and_then(|runtime| runtime.block_on(talk(address)))
+        .and_then(|runtime| runtime.block_on(serve(address, print)))
         .map_err(|_| {
-            Failure::new(
+            Error::new(
                 "a process in a container's network could not open its sockets",
                 "`journalctl -k` may tell why; run the command again",
             )
@@ -112,7 +112,7 @@ fn enter(pid: u32) -> io::Result<()> {
     Ok(())
 }
 
-async fn talk(address: Ipv4Addr) -> io::Result<()> {
+async fn serve(address: Ipv4Addr, print: impl Fn(&str)) -> io::Result<()> {
     let any = (Ipv4Addr::UNSPECIFIED, 0);
     let listener = TcpListener::bind(any).await?;
     // On this address, or else a host's answer may come from its shim's. It may be missing, which is what is found out.
@@ -126,20 +126,20 @@ async fn talk(address: Ipv4Addr) -> io::Result<()> {
     };
     tokio::spawn(answer_connections(listener));
     tokio::spawn(answer_datagrams(socket));
-    report::line(&serde_json::to_string(&ports)?);
+    print(&serde_json::to_string(&ports)?);
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     while let Some(line) = lines.next_line().await? {
-        let questions: Vec<Question> = serde_json::from_str(&line)?;
-        let answers = questions.iter().map(ask);
+        let targets: Vec<Target> = serde_json::from_str(&line)?;
+        let answers = targets.iter().map(probe);
         let answers: Vec<Answer> = futures_util::future::join_all(answers).await;
-        report::line(&serde_json::to_string(&answers)?);
+        print(&serde_json::to_string(&answers)?);
     }
     Ok(())
 }
 
 async fn answer_connections(listener: TcpListener) {
     while let Ok((mut stream, _)) = listener.accept().await {
-        tokio::spawn(timeout(PATIENCE, async move {
+        tokio::spawn(timeout(ANSWER_TIMEOUT, async move {
             let mut heard = [0; TOKEN.len()];
             if stream.read_exact(&mut heard).await.is_ok() {
                 let _ = stream.write_all(&heard).await;
@@ -160,13 +160,13 @@ async fn answer_datagrams(socket: UdpSocket) {
     }
 }
 
-async fn ask(question: &Question) -> Answer {
-    let Question { address, ports } = question;
+async fn probe(target: &Target) -> Answer {
+    let Target { address, ports } = target;
     let within = |answer: io::Result<()>| answer.is_ok();
     let (tcp, udp, ping) = tokio::join!(
-        timeout(PATIENCE, connect(*address, *ports)),
-        timeout(PATIENCE, exchange(*address, *ports)),
-        timeout(PATIENCE, echo(*address)),
+        timeout(ANSWER_TIMEOUT, connect(*address, *ports)),
+        timeout(ANSWER_TIMEOUT, exchange(*address, *ports)),
+        timeout(ANSWER_TIMEOUT, ping(*address)),
     );
     Answer {
         tcp: tcp.is_ok_and(within),
@@ -181,8 +181,8 @@ fn no_answer() -> io::Error {
 
 async fn connect(address: Ipv4Addr, ports: Option<Ports>) -> io::Result<()> {
     let Some(ports) = ports else {
-        let knocks = LIKELY_PORTS.map(|port| Box::pin(knock(address, port)));
-        return futures_util::future::select_ok(knocks).await.map(|_| ());
+        let probes = LIKELY_PORTS.map(|port| Box::pin(probe_tcp(address, port)));
+        return futures_util::future::select_ok(probes).await.map(|_| ());
     };
     let mut stream = TcpStream::connect((address, ports.tcp)).await?;
     stream.write_all(TOKEN).await?;
@@ -196,7 +196,7 @@ async fn connect(address: Ipv4Addr, ports: Option<Ports>) -> io::Result<()> {
 }
 
 /// Whether something answers at a port, if only by refusing.
-async fn knock(address: Ipv4Addr, port: u16) -> io::Result<()> {
+async fn probe_tcp(address: Ipv4Addr, port: u16) -> io::Result<()> {
     match TcpStream::connect((address, port)).await {
         Err(error) if error.kind() != io::ErrorKind::ConnectionRefused => Err(error),
         _ => Ok(()),
@@ -211,7 +211,7 @@ async fn exchange(address: Ipv4Addr, ports: Option<Ports>) -> io::Result<()> {
     loop {
         // A datagram that is not let out is an error at once; one that nobody hears is sent again.
         socket.send(TOKEN).await?;
-        if let Ok(length) = timeout(AGAIN, socket.recv(&mut heard)).await {
+        if let Ok(length) = timeout(RESEND_AFTER, socket.recv(&mut heard)).await {
             return if heard.get(..length?) == Some(TOKEN) {
                 Ok(())
             } else {
@@ -222,7 +222,7 @@ async fn exchange(address: Ipv4Addr, ports: Option<Ports>) -> io::Result<()> {
 }
 
 /// An echo request and its reply (RFC 792).
-async fn echo(address: Ipv4Addr) -> io::Result<()> {
+async fn ping(address: Ipv4Addr) -> io::Result<()> {
     let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4))?;
     socket.set_nonblocking(true)?;
     socket.connect(&SocketAddr::from((address, 0)).into())?;
@@ -241,7 +241,7 @@ async fn echo(address: Ipv4Addr) -> io::Result<()> {
                 }
             }
         };
-        if let Ok(answer) = timeout(AGAIN, listen).await {
+        if let Ok(answer) = timeout(RESEND_AFTER, listen).await {
             return answer;
         }
     }

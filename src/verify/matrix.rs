@@ -237,23 +237,11 @@ fn verdict(probes: &[Probe], answers: impl Fn(usize) -> bool) -> Option<Verdict>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::input::homelab_toml;
-    use crate::plan;
-    use std::path::Path;
+    use crate::plan::tests::PlanFiles;
 
     fn real_plan(isolation: &str) -> Plan {
         let source = include_str!("../../homelab.toml").replace("enforced", isolation);
-        let given = plan::Given {
-            folder: Path::new("/"),
-            projects: &[],
-            native_end: source.len() + 1,
-            has_all_services: true,
-        };
-        let compiled = homelab_toml::parse(&source)
-            .and_then(|(config, found)| plan::compile(&config, &given, found));
-        compiled
-            .unwrap_or_else(|problems| unreachable!("{problems:?}"))
-            .0
+        PlanFiles::new(source).plan()
     }
 
     /// The host, two containers of production and one of preproduction, and one of preproduction on the other host.

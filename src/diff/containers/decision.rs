@@ -1,37 +1,42 @@
 //! What has to happen with each service's container, and why. Pure.
 
 use super::Selection;
-use crate::error::Blocker;
-use crate::plan::{Ready, Restart, Service};
-use crate::state::{Container, LABEL_FINGERPRINT, State};
+use crate::diff::difference::{Cause, Difference, Object};
+use crate::error::Diagnostic;
+use crate::plan::naming::LABEL_FINGERPRINT;
+use crate::plan::{CompleteService, DependencyCondition, Restart};
+use crate::state::{Container, State};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 /// What has to happen with a service's container.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Change {
-    None,
-    Start,
+pub(super) enum ContainerDecision {
+    /// Nothing.
+    Keep,
+    /// It is there and does not run; what is different.
+    Start(Cause),
     /// Stop it and start it again; why.
-    Restart(String),
+    Restart(Cause),
+    /// There is none.
     Create,
-    /// Make it anew; why.
-    Recreate(String),
+    /// Make it anew; what is different.
+    Recreate(Cause),
 }
 
-pub(super) struct Changes<'a> {
+pub(super) struct Decisions<'a> {
     selection: &'a Selection<'a>,
-    services: &'a [Service],
+    services: &'a [CompleteService],
     /// By container.
     addresses: &'a BTreeMap<String, Ipv4Addr>,
     state: &'a State,
-    blockers: Vec<Blocker>,
+    diagnostics: Vec<Diagnostic>,
 }
 
-impl<'a> Changes<'a> {
+impl<'a> Decisions<'a> {
     pub(super) fn new(
         selection: &'a Selection<'a>,
-        services: &'a [Service],
+        services: &'a [CompleteService],
         addresses: &'a BTreeMap<String, Ipv4Addr>,
         state: &'a State,
     ) -> Self {
@@ -40,121 +45,161 @@ impl<'a> Changes<'a> {
             services,
             addresses,
             state,
-            blockers: Vec::new(),
+            diagnostics: Vec::new(),
         }
     }
 
     /// One for each service, in their order, and what stands in the way.
-    pub(super) fn decide(mut self) -> (Vec<Change>, Vec<Blocker>) {
-        let mut changes: Vec<Change> = Vec::new();
+    pub(super) fn decide(mut self) -> (Vec<ContainerDecision>, Vec<Diagnostic>) {
+        let mut decisions: Vec<ContainerDecision> = Vec::new();
         for service in self.services {
-            let change = self.change(service);
-            changes.push(change);
+            let decision = self.decide_one(service);
+            decisions.push(decision);
         }
-        self.follow(&mut changes);
-        (changes, self.blockers)
+        self.follow(&mut decisions);
+        (decisions, self.diagnostics)
     }
 
-    fn container(&self, service: &Service) -> Option<&'a Container> {
+    fn container(&self, service: &CompleteService) -> Option<&'a Container> {
         let docker = &self.state.docker;
-        docker.instance(&service.env, &service.name, service.number)
+        docker.instance(&service.env, &service.name, service.replica)
     }
 
-    fn change(&mut self, service: &Service) -> Change {
+    fn decide_one(&mut self, service: &CompleteService) -> ContainerDecision {
         let name = service.container();
-        let namesake = self.state.docker.container(&name);
-        if let Some(other) = namesake {
+        let same_name = self.state.docker.container(&name);
+        if let Some(other) = same_name {
             let own = other.service();
             if own.is_none() {
-                self.blockers.push(Blocker::new(
+                self.diagnostics.push(Diagnostic::error(
                     format!("there is a container `{name}` that homelab did not make"),
                     format!(
                         "remove it with `docker rm -f {name}`, or give the service another name"
                     ),
                 ));
-                return Change::None;
+                return ContainerDecision::Keep;
             }
         }
         let Some(container) = self.container(service) else {
-            return Change::Create;
+            return ContainerDecision::Create;
         };
-        match self.misfit(container, service) {
-            Some(cause) => Change::Recreate(cause),
-            None if container.is_running() || self.is_done(container, service) => Change::None,
-            None => Change::Start,
+        if let Some(cause) = self.recreate_reason(container, service) {
+            return ContainerDecision::Recreate(cause);
         }
+        if container.is_running() || self.is_done(container, service) {
+            return ContainerDecision::Keep;
+        }
+        let (found, planned) = (container.state.clone(), "running".to_owned());
+        let difference = object(&name).differs("state", Some(found), Some(planned));
+        ContainerDecision::Start(difference.because("it does not run"))
     }
 
     /// Whether it did what others wait for, and need not do it again.
-    fn is_done(&self, container: &Container, service: &Service) -> bool {
+    fn is_done(&self, container: &Container, service: &CompleteService) -> bool {
         let is_waited_for = self.selection.env.services.iter().any(|other| {
             other.depends_on.iter().any(|dependency| {
-                dependency.condition == Ready::Completed
+                dependency.condition == DependencyCondition::Completed
                     && *dependency.service.get_ref() == service.name
             })
         });
         let ends = matches!(service.restart, Restart::No | Restart::OnFailure(_));
-        is_waited_for && ends && container.state == "exited" && container.exit_code() == Some(0)
+        is_waited_for && ends && container.state == "exited" && container.exit_code == Some(0)
     }
 
     /// Why a container has to be made anew.
-    fn misfit(&self, container: &Container, service: &Service) -> Option<String> {
-        if matches!(container.state.as_str(), "dead" | "removing") {
-            return Some(format!("it is {}", container.state));
-        }
+    fn recreate_reason(&self, container: &Container, service: &CompleteService) -> Option<Cause> {
         let name = service.container();
+        let differs = |field: &str, found: Option<&str>, planned: Option<&str>| -> Difference {
+            let (found, planned) = (found.map(str::to_owned), planned.map(str::to_owned));
+            object(&container.name).differs(field, found, planned)
+        };
+        if matches!(container.state.as_str(), "dead" | "removing") {
+            let difference = differs("state", Some(&container.state), Some("running"));
+            return Some(difference.because(format!("it is {}", container.state)));
+        }
         if container.name != name {
-            return Some(format!("its name is to be {name}"));
+            let difference = differs("name", Some(&container.name), Some(&name));
+            return Some(difference.because(format!("its name is to be {name}")));
         }
         let made_from = container.labels.get(LABEL_FINGERPRINT);
         let made_from = made_from.map(String::as_str).unwrap_or_default();
         if let Some(keys) = changed_keys(made_from, &service.fingerprint()) {
-            return Some(keys);
+            let text = if keys.is_empty() {
+                "it was made by another version of homelab".to_owned()
+            } else {
+                format!("changed: {keys}")
+            };
+            return Some(differs(&keys, None, None).because(text));
         }
         if let Some(image) = self.state.docker.images.get(&service.image)
             && *image != container.image
         {
-            return Some(format!("image {} is another one now", service.image));
+            let difference = differs("image", Some(&container.image), Some(image));
+            let text = format!("image {} is another one now", service.image);
+            return Some(difference.because(text));
         }
         if self.selection.force_recreate {
-            return Some("it was asked for".to_owned());
+            return Some("it was asked for".into());
         }
-        let extra = service
-            .networks
-            .iter()
-            .map(|attachment| attachment.network.clone());
-        let home = service.is_on_lan.then(|| self.selection.env.network());
-        for network in home.iter().cloned().chain(extra) {
+        self.network_reason(container, service)
+    }
+
+    /// Why a container has to be made anew because of the networks that it is on, or its address there.
+    fn network_reason(&self, container: &Container, service: &CompleteService) -> Option<Cause> {
+        let compose = service.networks.iter();
+        let compose = compose.map(|attachment| attachment.network.clone());
+        let lan = service.is_on_lan.then(|| self.selection.env.network());
+        for network in lan.iter().cloned().chain(compose) {
+            let field = format!("network {network}");
+            let differs = |found: Option<&str>, planned: &str| {
+                let (found, planned) = (found.map(str::to_owned), Some(planned.to_owned()));
+                object(&container.name).differs(field.as_str(), found, planned)
+            };
             let Some(endpoint) = container.networks.get(&network) else {
-                return Some(format!("it is not attached to network {network}"));
+                let text = format!("it is not attached to network {network}");
+                return Some(differs(None, "attached").because(text));
             };
             let id = self.state.docker.network(&network).map(|n| n.id.as_str());
-            if !endpoint.network_id.is_empty() && id.is_some_and(|id| id != endpoint.network_id) {
-                return Some(format!("network {network} was made anew"));
+            if let Some(id) = id.filter(|id| *id != endpoint.network_id)
+                && !endpoint.network_id.is_empty()
+            {
+                let text = format!("network {network} was made anew");
+                return Some(differs(Some(&endpoint.network_id), id).because(text));
             }
         }
-        let address = self.addresses.get(&name)?;
-        match container.networks.get(&home?)?.address {
-            Some(held) if held != *address => {
-                Some(format!("its address is {held}, planned is {address}"))
-            }
-            Some(_) => None,
-            None => Some(format!("it has no address, planned is {address}")),
+        let address = self.addresses.get(&service.container())?;
+        let found = container.networks.get(&lan?)?.address;
+        if found == Some(*address) {
+            return None;
         }
+        let planned = Some(address.to_string());
+        let field = found.map(|found| found.to_string());
+        let difference = object(&container.name).differs("address", field, planned);
+        Some(match found {
+            Some(_) => difference.into(),
+            None => difference.because(format!("it has no address, planned is {address}")),
+        })
     }
 
     /// Restarts those who asked for it when what they depend on is made anew, and those who share its network.
-    fn follow(&self, changes: &mut [Change]) {
+    fn follow(&self, decisions: &mut [ContainerDecision]) {
         loop {
             let renewed: BTreeSet<&str> = self
                 .services
                 .iter()
-                .zip(changes.iter())
-                .filter(|(_, change)| matches!(change, Change::Recreate(_) | Change::Restart(_)))
+                .zip(decisions.iter())
+                .filter(|(_, decision)| {
+                    matches!(
+                        decision,
+                        ContainerDecision::Recreate(_) | ContainerDecision::Restart(_)
+                    )
+                })
                 .map(|(service, _)| service.name.as_str())
                 .collect();
             let mut followers = Vec::new();
-            for (index, (service, change)) in self.services.iter().zip(changes.iter()).enumerate() {
+            for (index, (service, decision)) in
+                self.services.iter().zip(decisions.iter()).enumerate()
+            {
                 let shares = service
                     .network_mode
                     .as_deref()
@@ -167,7 +212,7 @@ impl<'a> Changes<'a> {
                     };
                     renewed.contains(name) && (dependency.restart || is_shared())
                 });
-                if let Some(leader) = leader.filter(|_| *change == Change::None) {
+                if let Some(leader) = leader.filter(|_| *decision == ContainerDecision::Keep) {
                     followers.push((index, leader.service.get_ref().clone()));
                 }
             }
@@ -175,15 +220,15 @@ impl<'a> Changes<'a> {
                 return;
             }
             for (index, leader) in followers {
-                if let Some(change) = changes.get_mut(index) {
-                    *change = Change::Restart(format!("{leader} is made anew"));
+                if let Some(decision) = decisions.get_mut(index) {
+                    *decision = ContainerDecision::Restart(format!("{leader} is made anew").into());
                 }
             }
         }
     }
 }
 
-/// Which keys differ between two fingerprints, as a cause; `None` when none does.
+/// Which keys differ between two fingerprints; `None` when they are the same.
 fn changed_keys(old: &str, new: &str) -> Option<String> {
     if old == new {
         return None;
@@ -202,8 +247,9 @@ fn changed_keys(old: &str, new: &str) -> Option<String> {
         .filter(|key| old_keys.get(*key) != new_keys.get(*key))
         .collect();
     let changed: Vec<&str> = changed.into_iter().map(String::as_str).collect();
-    if changed.is_empty() {
-        return Some("it was made by another version of homelab".to_owned());
-    }
-    Some(format!("changed: {}", changed.join(", ")))
+    Some(changed.join(", "))
+}
+
+fn object(name: &str) -> Object {
+    Object::new("container", name)
 }

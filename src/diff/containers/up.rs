@@ -4,30 +4,32 @@ mod dependencies;
 mod isolation_bypass;
 mod prerequisites;
 
-use super::decision::{Change, Changes};
-use super::{Selection, remove};
-use crate::diff::{Action, Diff, StepId, allocation, named};
-use crate::error::Blocker;
-use crate::plan::{PullPolicy, Ready, Service};
-use crate::state::{Api, Container, Mount, SUCCESSOR, State};
-use crate::system::docker::NewContainer;
+use super::decision::{ContainerDecision, Decisions};
+use super::{PullPhase, Selection, remove, unplanned};
+use crate::diff::difference::{Cause, Object};
+use crate::diff::step::{ContainerAction, ImageAction, NetworkAction, NewContainer, VolumeAction};
+use crate::diff::{Diff, StepId, allocation, named};
+use crate::error::{Diagnostic, Error, none_of};
+use crate::plan::naming::successor_name;
+use crate::plan::{CompleteService, DependencyCondition, PullPolicy, Service, Volume};
+use crate::state::{Api, Container, Mount, State};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-/// What brings the services up. They are complete already.
+/// What brings the services up.
 ///
 /// # Errors
 /// Everything that stands in the way; nothing has been changed.
 pub fn up(
     selection: &Selection,
-    services: &[Service],
+    services: &[CompleteService],
     state: &State,
-) -> Result<Diff, Vec<Blocker>> {
+) -> Result<Diff, Error> {
     let mut up = Up {
         selection,
         state,
         diff: Diff::default(),
-        blockers: Vec::new(),
+        diagnostics: Vec::new(),
         pulled: BTreeMap::new(),
         made: BTreeMap::new(),
         freed: BTreeMap::new(),
@@ -35,65 +37,66 @@ pub fn up(
         waits: BTreeMap::new(),
         wanted: BTreeSet::new(),
     };
+    if selection.pulls == PullPhase::Alone {
+        up.pull_always(services);
+        return Ok(up.diff);
+    }
     let addresses = up.addresses(services);
     up.wanted = addresses.values().copied().collect();
-    up.report_loopholes(services);
-    up.report_shared_volumes(services);
-    up.remove_surplus(services);
-    let changes = Changes::new(selection, services, &addresses, state);
-    let (changes, mut blockers) = changes.decide();
-    up.blockers.append(&mut blockers);
+    up.warn_of_bypasses(services);
+    up.warn_of_shared_volumes(services);
+    up.remove_obsolete(services);
+    let decisions = Decisions::new(selection, services, &addresses, state);
+    let (decisions, mut diagnostics) = decisions.decide();
+    up.diagnostics.append(&mut diagnostics);
     let moving: BTreeSet<&str> = services
         .iter()
         .filter_map(|service| {
             let found = state
                 .docker
-                .instance(&service.env, &service.name, service.number);
+                .instance(&service.env, &service.name, service.replica);
             Some(found?.name.as_str())
         })
         .collect();
-    for (service, change) in services.iter().zip(&changes) {
-        if !matches!(change, Change::None)
+    for (service, decision) in services.iter().zip(&decisions) {
+        if !matches!(decision, ContainerDecision::Keep)
             && let Some(address) = addresses.get(&service.container())
         {
             up.check_free(*address, &moving);
         }
-        if matches!(change, Change::Create | Change::Recreate(_)) {
+        if matches!(
+            decision,
+            ContainerDecision::Create | ContainerDecision::Recreate(_)
+        ) {
             up.check_needs(service);
         } else {
             up.warn_of_networks(service);
         }
     }
-    if !up.blockers.is_empty() {
-        return Err(up.blockers);
-    }
-    if selection.pulls_first {
-        for service in services {
-            if selection.policy(service) == PullPolicy::Always {
-                up.pull(service);
-            }
-        }
+    none_of(std::mem::take(&mut up.diagnostics))?;
+    if selection.pulls == PullPhase::Planned {
+        up.pull_always(services);
     }
     // Whoever goes or moves frees an address that another one may be waiting for, so all that makes room comes first.
-    let renewed = renewed(services, &changes);
+    let renewed = renewed(services, &decisions);
     let mut ready = Vec::new();
-    for (service, change) in services.iter().zip(&changes) {
+    for (service, decision) in services.iter().zip(&decisions) {
         let address = addresses.get(&service.container()).copied();
-        let made = up.make(service, address, change, &renewed);
-        ready.push((service, address, change, made));
+        let made = up.make(service, address, decision, &renewed);
+        ready.push((service, address, decision, made));
     }
     let ordered = super::in_order(ready, |(a, ..), (b, ..)| a.depends_on(&b.name));
-    for (service, address, change, made) in ordered {
-        up.start(service, address, change, made);
+    for (service, address, decision, made) in ordered {
+        up.start(service, address, decision, made);
     }
     Ok(up.diff)
 }
 
 /// The names of containers that are made anew.
-fn renewed(services: &[Service], changes: &[Change]) -> BTreeSet<String> {
-    let moved = services.iter().zip(changes);
+fn renewed(services: &[CompleteService], decisions: &[ContainerDecision]) -> BTreeSet<String> {
+    let moved = services.iter().zip(decisions);
     moved
-        .filter(|(_, change)| matches!(change, Change::Recreate(_)))
+        .filter(|(_, decision)| matches!(decision, ContainerDecision::Recreate(_)))
         .map(|(service, _)| service.container())
         .collect()
 }
@@ -111,7 +114,7 @@ struct Up<'a> {
     selection: &'a Selection<'a>,
     state: &'a State,
     diff: Diff,
-    blockers: Vec<Blocker>,
+    diagnostics: Vec<Diagnostic>,
     /// The step that pulls an image.
     pulled: BTreeMap<String, StepId>,
     /// The step that makes a volume or a network, by kind and name.
@@ -121,7 +124,7 @@ struct Up<'a> {
     /// The steps that start a service's containers.
     begun: BTreeMap<String, Vec<StepId>>,
     /// The step after which a container is ready.
-    waits: BTreeMap<(String, Ready), StepId>,
+    waits: BTreeMap<(String, DependencyCondition), StepId>,
     /// The addresses that services of this run are to have.
     wanted: BTreeSet<Ipv4Addr>,
 }
@@ -129,27 +132,27 @@ struct Up<'a> {
 impl Up<'_> {
     fn container(&self, service: &Service) -> Option<&Container> {
         let docker = &self.state.docker;
-        docker.instance(&service.env, &service.name, service.number)
+        docker.instance(&service.env, &service.name, service.replica)
     }
 
     fn free(&mut self, container: &Container, step: StepId) {
-        if let Some(address) = allocation::held(container, self.selection.env) {
+        if let Some(address) = allocation::current(container, self.selection.env) {
             self.freed.insert(address, step);
         }
     }
 
     /// The addresses of the services that have one, by container: the planned one, else the one that its container has,
     /// else the lowest free one.
-    fn addresses(&mut self, services: &[Service]) -> BTreeMap<String, Ipv4Addr> {
+    fn addresses(&mut self, services: &[CompleteService]) -> BTreeMap<String, Ipv4Addr> {
         let (plan, env) = (self.selection.plan, self.selection.env);
-        let mut free = allocation::free(plan, env, self.state);
+        let mut available = allocation::available(plan, env, self.state);
         let mut found = BTreeMap::new();
         let mut without = Vec::new();
         for service in services.iter().filter(|service| service.is_on_lan) {
             let address = service
                 .address
-                .or_else(|| allocation::kept(plan, env, service, self.state))
-                .or_else(|| free.next());
+                .or_else(|| allocation::sticky(plan, env, service, self.state))
+                .or_else(|| available.next());
             match address {
                 Some(address) => {
                     found.insert(service.container(), address);
@@ -159,7 +162,7 @@ impl Up<'_> {
         }
         without.dedup();
         if !without.is_empty() {
-            self.blockers.push(Blocker::new(
+            self.diagnostics.push(Diagnostic::error(
                 format!(
                     "the range {} of environment `{}` has no free address left for {}",
                     env.range,
@@ -174,35 +177,38 @@ impl Up<'_> {
 
     /// Takes away what the plan does not have: orphans when that is wished, containers beyond a service's number, and
     /// successors that never came to take their place.
-    fn remove_surplus(&mut self, services: &[Service]) {
+    fn remove_obsolete(&mut self, services: &[CompleteService]) {
         let state = self.state;
         if self.selection.named.is_empty() {
             let orphans = self.selection.orphans(state);
             if self.selection.remove_orphans {
                 for (_, orphan) in orphans {
-                    let removed = remove(orphan, "the plan does not have it", &[], &mut self.diff);
+                    let cause = unplanned(orphan, "the plan does not have it");
+                    let removed = remove(orphan, cause, &[], &mut self.diff);
                     self.free(orphan, removed);
                 }
             } else {
                 self.selection
-                    .report_orphans(&orphans, "env-up", &mut self.diff);
+                    .warn_of_orphans(&orphans, "env-up", &mut self.diff);
             }
         }
         let mut names: BTreeMap<&str, u32> = BTreeMap::new();
         for service in services {
             let most = names.entry(&service.name).or_default();
-            *most = service.number.max(*most);
+            *most = service.replica.max(*most);
         }
         let env = &self.selection.env.name;
         for (name, most) in names {
             let all: Vec<&Container> = state.docker.instances(env, name).collect();
             for container in all {
-                if container.number() > most {
+                if container.replica() > most {
                     let cause = format!("service {name} has {most} containers");
-                    let removed = remove(container, &cause, &[], &mut self.diff);
+                    let cause = unplanned(container, &cause);
+                    let removed = remove(container, cause, &[], &mut self.diff);
                     self.free(container, removed);
                 } else if container.is_successor() {
                     let cause = "it was to take a place when homelab was stopped";
+                    let cause = unplanned(container, cause);
                     let removed = remove(container, cause, &[], &mut self.diff);
                     self.made
                         .insert(("successor", container.name.clone()), removed);
@@ -215,17 +221,16 @@ impl Up<'_> {
     /// The steps up to a container that is there but does not run.
     fn make(
         &mut self,
-        service: &Service,
+        service: &CompleteService,
         address: Option<Ipv4Addr>,
-        change: &Change,
+        decision: &ContainerDecision,
         moving: &BTreeSet<String>,
     ) -> Made {
-        let cause = match change {
-            Change::Start => return self.fill(service),
-            Change::None | Change::Restart(_) => return Made::default(),
-            Change::Create => "it does not exist",
-            Change::Recreate(_) => "it is made anew",
-        };
+        match decision {
+            ContainerDecision::Start(_) => return self.fill(service),
+            ContainerDecision::Keep | ContainerDecision::Restart(_) => return Made::default(),
+            ContainerDecision::Create | ContainerDecision::Recreate(_) => {}
+        }
         let mut after = self.pull(service);
         after.extend(self.make_networks(service));
         after.extend(self.make_volumes(service));
@@ -237,36 +242,37 @@ impl Up<'_> {
         };
         let mut made = Made::default();
         let mut left = self.state.docker.instances(&service.env, &service.name);
-        let left = left.find(|left| left.is_successor() && left.number() == service.number);
-        if let (Change::Create, Some(left)) = (change, left) {
+        let left = left.find(|left| left.is_successor() && left.replica() == service.replica);
+        if let (ContainerDecision::Create, Some(left)) = (decision, left) {
             new.carried = anonymous_volumes(left, service);
         }
-        if let Change::Recreate(why) = change
+        if let ContainerDecision::Recreate(why) = decision
             && let Some(old) = self.container(service).cloned()
         {
             new.carried = anonymous_volumes(&old, service);
             if self.may_wait(&old, address, moving) {
                 // The old one runs until its successor is ready to start, and again when that fails.
-                new.name += SUCCESSOR;
+                new.name = successor_name(&new.name);
                 after.extend(self.made.get(&("successor", new.name.clone())));
                 made.replaces = Some(old.name.clone());
             } else {
-                let removed = remove(&old, why, &after, &mut self.diff);
+                let removed = remove(&old, why.clone(), &after, &mut self.diff);
                 self.free(&old, removed);
                 after = vec![removed];
             }
         }
-        let cause = match &made.replaces {
-            Some(old) => format!("it takes the place of {old}"),
-            None => cause.to_owned(),
+        let cause: Cause = match (&made.replaces, decision) {
+            (Some(old), _) => format!("it takes the place of {old}").into(),
+            (None, ContainerDecision::Recreate(_)) => "it is made anew".into(),
+            (None, _) => Object::new("container", new.name.as_str()).missing().into(),
         };
         let (name, service) = (new.name.clone(), service.clone());
-        let create = Action::CreateContainer(Box::new(new));
+        let create = ContainerAction::Create(Box::new(new));
         let mut last = self.diff.push(create, cause, &after);
         // Before API 1.44 a container is made on one network and then joins the others.
         if self.state.docker.api < Api::SEVERAL_NETWORKS {
             for attachment in service.attachments_to_join() {
-                let join = Action::JoinNetwork {
+                let join = ContainerAction::JoinNetwork {
                     name: name.clone(),
                     service: Box::new(service.clone()),
                     attachment: Box::new(attachment.clone()),
@@ -276,7 +282,7 @@ impl Up<'_> {
         }
         let given = service.given_contents();
         if !given.is_empty() {
-            let put = Action::PutFiles { name, files: given };
+            let put = ContainerAction::PutFiles { name, files: given };
             last = self.diff.push(put, "it is new", &[last]);
         }
         made.after.push(last);
@@ -284,7 +290,7 @@ impl Up<'_> {
     }
 
     /// A container that was made and never started may have been left without its files by a run that was killed.
-    fn fill(&mut self, service: &Service) -> Made {
+    fn fill(&mut self, service: &CompleteService) -> Made {
         let files = service.given_contents();
         let container = self
             .container(service)
@@ -294,7 +300,7 @@ impl Up<'_> {
         };
         let mut made = Made::default();
         if !files.is_empty() {
-            let put = Action::PutFiles { name, files };
+            let put = ContainerAction::PutFiles { name, files };
             made.after.push(self.diff.push(put, "it never ran", &[]));
         }
         made
@@ -308,7 +314,7 @@ impl Up<'_> {
         address: Option<Ipv4Addr>,
         moving: &BTreeSet<String>,
     ) -> bool {
-        let held = allocation::held(old, self.selection.env);
+        let held = allocation::current(old, self.selection.env);
         if held == address {
             return true;
         }
@@ -317,35 +323,46 @@ impl Up<'_> {
         }
         let all = self.state.docker.containers.iter();
         let mut others = all.filter(|other| other.name != old.name && moving.contains(&other.name));
-        !others.any(|other| allocation::held(other, self.selection.env) == address)
+        !others.any(|other| allocation::current(other, self.selection.env) == address)
     }
 
-    fn pull(&mut self, service: &Service) -> Vec<StepId> {
+    /// Pulls the images that are pulled whatever there is.
+    fn pull_always(&mut self, services: &[CompleteService]) {
+        for service in services {
+            if self.selection.policy(service) == PullPolicy::Always {
+                self.push_pull(service, "it is to be pulled always".into());
+            }
+        }
+    }
+
+    /// The step after which an image is there, when it is not there yet.
+    fn pull(&mut self, service: &CompleteService) -> Vec<StepId> {
         let image = &service.image;
-        let is_wanted =
-            self.selection.pulls_first && self.selection.policy(service) == PullPolicy::Always;
-        if self.state.docker.images.contains_key(image) && !is_wanted {
+        if let Some(step) = self.pulled.get(image) {
+            return vec![*step];
+        }
+        if self.state.docker.images.contains_key(image) {
             return Vec::new();
         }
-        let step = if let Some(step) = self.pulled.get(image) {
-            *step
-        } else {
-            let cause = if is_wanted {
-                "it is to be pulled always"
-            } else {
-                "it is not on this machine"
-            };
-            let action = Action::Pull {
-                image: image.clone(),
-                platform: service.platform.clone(),
-            };
-            self.diff.push(action, cause, &[])
-        };
-        self.pulled.insert(image.clone(), step);
-        vec![step]
+        let cause = Object::new("image", image.as_str()).missing().into();
+        vec![self.push_pull(service, cause)]
     }
 
-    fn make_networks(&mut self, service: &Service) -> Vec<StepId> {
+    fn push_pull(&mut self, service: &CompleteService, cause: Cause) -> StepId {
+        let image = &service.image;
+        if let Some(step) = self.pulled.get(image) {
+            return *step;
+        }
+        let action = ImageAction::Pull {
+            image: image.clone(),
+            platform: service.platform.clone(),
+        };
+        let step = self.diff.push(action, cause, &[]);
+        self.pulled.insert(image.clone(), step);
+        step
+    }
+
+    fn make_networks(&mut self, service: &CompleteService) -> Vec<StepId> {
         let mut steps = Vec::new();
         for attachment in &service.networks {
             let name = &attachment.network;
@@ -358,8 +375,9 @@ impl Up<'_> {
             }
             let key = ("network", name.clone());
             let step = self.made.get(&key).copied().unwrap_or_else(|| {
-                let action = Action::CreateExtraNetwork(Box::new(planned.clone()));
-                self.diff.push(action, "it does not exist", &[])
+                let cause = Object::new("network", name.as_str()).missing();
+                let action = NetworkAction::CreateCompose(Box::new(planned.clone()));
+                self.diff.push(action, cause, &[])
             });
             self.made.insert(key, step);
             steps.push(step);
@@ -367,7 +385,7 @@ impl Up<'_> {
         steps
     }
 
-    fn make_volumes(&mut self, service: &Service) -> Vec<StepId> {
+    fn make_volumes(&mut self, service: &CompleteService) -> Vec<StepId> {
         let mut steps = Vec::new();
         for name in service.named_volumes() {
             if self.state.docker.volumes.iter().any(|known| known == name) {
@@ -377,8 +395,9 @@ impl Up<'_> {
             let step = if let Some(step) = self.made.get(&key) {
                 *step
             } else {
-                let action = Action::CreateVolume(Box::new(self.volume(name, &service.env)));
-                self.diff.push(action, "it does not exist", &[])
+                let cause = Object::new("volume", name).missing();
+                let action = VolumeAction::Create(Box::new(self.volume(name, &service.env)));
+                self.diff.push(action, cause, &[])
             };
             self.made.insert(key, step);
             steps.push(step);
@@ -386,31 +405,39 @@ impl Up<'_> {
         steps
     }
 
-    fn start(&mut self, service: &Service, address: Option<Ipv4Addr>, change: &Change, made: Made) {
-        if matches!(change, Change::None) {
+    fn start(
+        &mut self,
+        service: &CompleteService,
+        address: Option<Ipv4Addr>,
+        decision: &ContainerDecision,
+        made: Made,
+    ) {
+        if matches!(decision, ContainerDecision::Keep) {
             return;
         }
         let (mut after, over) = self.wait_for_dependencies(service);
         after.extend(made.after);
         after.extend(address.and_then(|address| self.freed.get(&address)));
         let name = service.container();
-        let (action, cause) = match (change, made.replaces) {
-            (Change::Recreate(why), Some(old)) => {
-                (Action::ReplaceContainer { name, old }, why.as_str())
+        let (action, cause) = match (decision, made.replaces) {
+            (ContainerDecision::Recreate(why), Some(old)) => {
+                (ContainerAction::Replace { name, old }, why.clone())
             }
-            (Change::Restart(why), _) => (Action::RestartContainer { name }, why.as_str()),
-            (Change::Start, _) => (Action::StartContainer { name }, "it does not run"),
-            _ => (Action::StartContainer { name }, "it is new"),
+            (ContainerDecision::Restart(why), _) => {
+                (ContainerAction::Restart { name }, why.clone())
+            }
+            (ContainerDecision::Start(why), _) => (ContainerAction::Start { name }, why.clone()),
+            _ => (ContainerAction::Start { name }, "it is new".into()),
         };
         let step = self.diff.push(action, cause, &after);
         if let Some(pushed) = self.diff.steps.last_mut() {
             pushed.after_end = over;
         }
         if let Some(old) = self.container(service).cloned()
-            && matches!(change, Change::Recreate(_))
+            && matches!(decision, ContainerDecision::Recreate(_))
         {
             self.freed.extend(
-                allocation::held(&old, self.selection.env)
+                allocation::current(&old, self.selection.env)
                     .filter(|held| !self.freed.contains_key(held))
                     .map(|held| (held, step)),
             );
@@ -423,12 +450,12 @@ impl Up<'_> {
 }
 
 /// Volumes without a name, which `docker compose` too hands on to the container that takes the place of another.
-fn anonymous_volumes(old: &Container, service: &Service) -> Vec<Mount> {
+fn anonymous_volumes(old: &Container, service: &CompleteService) -> Vec<Mount> {
     let planned: Vec<&str> = service
         .volumes
         .iter()
-        .filter(|volume| !matches!(volume, crate::plan::Volume::Anonymous { .. }))
-        .map(crate::plan::Volume::target)
+        .filter(|volume| !matches!(volume, Volume::Anonymous { .. }))
+        .map(Volume::target)
         .chain(service.tmpfs.keys().map(String::as_str))
         .collect();
     old.volumes

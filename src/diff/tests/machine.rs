@@ -1,24 +1,45 @@
 //! What the kernel and the Engine make of a step, on a state instead of a machine. What they would refuse fails the test.
 
-use crate::diff::{Action, Step};
-use crate::plan;
-use crate::plan::unit_files;
-use crate::state::{
-    Api, Container, Docker, Endpoint, LABEL_COMPOSE_NUMBER, LABEL_ENVIRONMENT, LABEL_EXTRA_NETWORK,
-    LABEL_FINGERPRINT, LABEL_SERVICE, Link, Network, Pool, SUCCESSOR, Slice, State, Systemd,
+use crate::diff::Step;
+use crate::diff::step::{
+    Action, ContainerAction, ImageAction, LinkAction, NetworkAction, NewContainer, UnitAction,
+    VolumeAction,
 };
-use crate::system::docker::NewContainer;
+use crate::plan::naming::{
+    LABEL_COMPOSE_NETWORK, LABEL_ENVIRONMENT, LABEL_FINGERPRINT, LABEL_SERVICE, SHIM_UNIT,
+    compose_label, network_name, successor_name,
+};
+use crate::plan::{DependencyCondition, unit_files};
+use crate::state::{
+    Api, Container, Docker, Endpoint, Health, Link, Network, Pool, Slice, State, Systemd,
+};
 use ipnet::Ipv4Net;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Carries a step out.
 pub(super) fn carry_out(step: &Step, state: &mut State) {
+    match &step.action {
+        Action::Link(action) => ask_kernel(action, state),
+        Action::Unit(action) => ask_systemd(action, &mut state.systemd),
+        Action::Network(action) => ask_about_network(action, step.id, state),
+        Action::Volume(VolumeAction::Create(volume)) => {
+            state.docker.volumes.push(volume.name.clone());
+        }
+        Action::Image(ImageAction::Pull { image, .. }) => {
+            let id = format!("sha256:{image}");
+            state.docker.images.insert(image.clone(), id);
+        }
+        Action::Container(action) => ask_about_container(action, step.id, state),
+    }
+}
+
+fn ask_kernel(action: &LinkAction, state: &mut State) {
     let link = |state: &mut State, name: &str, change: &dyn Fn(&mut Link)| {
         let found = state.links.iter_mut().find(|link| link.name == name);
         change(found.unwrap_or_else(|| unreachable!("there is no link {name}")));
     };
-    match &step.action {
-        Action::AddLink { name, parent, mac } => {
+    match action {
+        LinkAction::Add { name, parent, mac } => {
             assert!(state.link(name).is_none(), "link {name} exists");
             assert!(state.link(parent).is_some(), "there is no link {parent}");
             state.links.push(Link {
@@ -26,11 +47,11 @@ pub(super) fn carry_out(step: &Step, state: &mut State) {
                 kind: "macvlan".to_owned(),
                 mode: Some("bridge".to_owned()),
                 parent: Some(parent.clone()),
-                mac: mac.clone(),
+                mac: Some(*mac),
                 ..Link::default()
             });
         }
-        Action::DeleteLink { name } => {
+        LinkAction::Delete { name } => {
             let used = state
                 .docker
                 .networks
@@ -40,26 +61,26 @@ pub(super) fn carry_out(step: &Step, state: &mut State) {
             state.links.retain(|link| link.name != *name);
             state.routes.retain(|route| route.link != *name);
         }
-        Action::SetAlias { name, alias } => {
+        LinkAction::SetAlias { name, alias } => {
             link(state, name, &|link| link.alias = Some(alias.clone()));
         }
-        Action::SetArpFilter { name } => link(state, name, &|link| link.arp_filter = true),
-        Action::AddAddress { name, address } => {
+        LinkAction::SetArpFilter { name } => link(state, name, &|link| link.arp_filter = true),
+        LinkAction::AddAddress { name, address } => {
             link(state, name, &|link| link.addresses.push(*address));
         }
-        Action::SetUp { name } => {
-            let mac = state.link(name).map(|link| link.mac.clone());
+        LinkAction::SetUp { name } => {
+            let mac = state.link(name).and_then(|link| link.mac);
             let mut others = state
                 .links
                 .iter()
                 .filter(|other| other.name != *name && other.up);
             assert!(
-                !others.any(|other| Some(&other.mac) == mac.as_ref()),
+                !others.any(|other| other.mac == mac),
                 "two links, one address"
             );
             link(state, name, &|link| (link.up, link.carrier) = (true, true));
         }
-        Action::AddRoute(route) => {
+        LinkAction::AddRoute(route) => {
             assert!(
                 state.link(&route.link).is_some_and(|link| link.up),
                 "{} is down",
@@ -71,25 +92,13 @@ pub(super) fn carry_out(step: &Step, state: &mut State) {
             assert!(!clashes, "there is a route to {}", route.destination);
             state.routes.push(route.clone());
         }
-        Action::DeleteRoute(route) => state.routes.retain(|found| found != route),
-        Action::WriteSlice { .. }
-        | Action::ApplySlice { .. }
-        | Action::WriteFile { .. }
-        | Action::RemoveFile { .. }
-        | Action::ReloadSystemd
-        | Action::ReloadManager { .. }
-        | Action::EnableUnit { .. }
-        | Action::DisableUnit { .. }
-        | Action::StartUnit { .. }
-        | Action::RestartUnit { .. }
-        | Action::StopUnit { .. } => ask_systemd(&step.action, &mut state.systemd),
-        action => ask_engine(action, step.id, state),
+        LinkAction::DeleteRoute(route) => state.routes.retain(|found| found != route),
     }
 }
 
-fn ask_systemd(action: &Action, systemd: &mut Systemd) {
+fn ask_systemd(action: &UnitAction, systemd: &mut Systemd) {
     match action {
-        Action::WriteSlice { slice, .. } => {
+        UnitAction::WriteSlice { slice, .. } => {
             let mut written = systemd.slice(&slice.name).cloned().unwrap_or_default();
             written.name.clone_from(&slice.name);
             written.file = Some(unit_files::slice(slice));
@@ -97,43 +106,43 @@ fn ask_systemd(action: &Action, systemd: &mut Systemd) {
             systemd.slices.retain(|found| found.name != slice.name);
             systemd.slices.push(written);
         }
-        Action::WriteFile { path, text, is_new } => {
+        UnitAction::WriteFile { path, text, is_new } => {
             let before = systemd.shim.files.insert(path.clone(), text.clone());
             assert_eq!(before.is_none(), *is_new, "{path}");
             systemd.shim.stale |= path.starts_with(unit_files::FOLDER) && systemd.shim.active;
         }
-        Action::ReloadManager { name } => {
+        UnitAction::ReloadManager { name } => {
             assert_eq!(
                 systemd.shim.managers.get(name),
                 Some(&true),
                 "{name} does not run"
             );
         }
-        Action::EnableUnit { name } | Action::DisableUnit { name } => {
+        UnitAction::Enable { name } | UnitAction::Disable { name } => {
             let path = unit_files::path(name);
             assert!(systemd.shim.files.contains_key(&path), "there is no {path}");
-            systemd.shim.enabled = matches!(action, Action::EnableUnit { .. });
+            systemd.shim.enabled = matches!(action, UnitAction::Enable { .. });
         }
-        Action::StartUnit { name } | Action::RestartUnit { name } => {
+        UnitAction::Start { name } | UnitAction::Restart { name } => {
             let path = unit_files::path(name);
             assert!(systemd.shim.files.contains_key(&path), "there is no {path}");
             assert!(!systemd.shim.stale, "{name} was not read");
             systemd.shim.active = true;
         }
-        Action::ReloadSystemd => {
+        UnitAction::ReloadSystemd => {
             systemd.shim.stale = false;
             for slice in systemd.slices.iter_mut().filter(|s| s.overrides.is_empty()) {
                 slice.stale = false;
                 (slice.deny, slice.allow) = (listed(slice, "Deny"), listed(slice, "Allow"));
             }
         }
-        Action::ApplySlice { name } => {
+        UnitAction::ApplySlice { name } => {
             let found = systemd.slices.iter_mut().find(|slice| slice.name == *name);
             let slice = found.unwrap_or_else(|| unreachable!("there is no slice {name}"));
             assert!(!slice.stale, "{name} was not read");
             slice.pending = false;
         }
-        Action::RemoveFile { path } => {
+        UnitAction::RemoveFile { path } => {
             systemd.unfinished.retain(|found| found != path);
             if systemd.shim.files.remove(path).is_some() {
                 systemd.shim.stale |= path.starts_with(unit_files::FOLDER) && systemd.shim.active;
@@ -149,8 +158,8 @@ fn ask_systemd(action: &Action, systemd: &mut Systemd) {
                 .slices
                 .retain(|slice| slice.active || slice.file.is_some());
         }
-        Action::StopUnit { name } => {
-            systemd.shim.active &= name != unit_files::SHIM_UNIT;
+        UnitAction::Stop { name } => {
+            systemd.shim.active &= name != SHIM_UNIT;
             for slice in &mut systemd.slices {
                 assert!(
                     slice.name != *name || !slice.populated,
@@ -162,7 +171,6 @@ fn ask_systemd(action: &Action, systemd: &mut Systemd) {
                 .slices
                 .retain(|slice| slice.active || slice.file.is_some());
         }
-        action => unreachable!("{action:?} is not for systemd"),
     }
 }
 
@@ -179,16 +187,12 @@ fn listed(slice: &Slice, what: &str) -> Vec<Ipv4Net> {
     words.filter_map(|word| net(word).ok()).collect()
 }
 
-#[expect(clippy::too_many_lines, reason = "one arm for each call")]
-fn ask_engine(action: &Action, step: usize, state: &mut State) {
-    let docker = &mut state.docker;
-    let id = format!(
-        "made-{}",
-        docker.networks.len() + docker.containers.len() + step
-    );
+fn ask_about_network(action: &NetworkAction, step: usize, state: &mut State) {
+    let State { links, docker, .. } = state;
+    let id = made_id(step, docker);
     match action {
-        Action::CreateNetwork(new) => {
-            let name = plan::network_name(&new.env);
+        NetworkAction::Create(new) => {
+            let name = network_name(&new.env);
             assert!(docker.network(&name).is_none(), "network {name} exists");
             let mut pools = docker.networks.iter().flat_map(|network| &network.pools);
             assert!(
@@ -204,7 +208,7 @@ fn ask_engine(action: &Action, step: usize, state: &mut State) {
                 new.parent
             );
             assert!(
-                state.links.iter().any(|link| link.name == new.parent),
+                links.iter().any(|link| link.name == new.parent),
                 "no {}",
                 new.parent
             );
@@ -223,20 +227,14 @@ fn ask_engine(action: &Action, step: usize, state: &mut State) {
                 labels: BTreeMap::from([(LABEL_ENVIRONMENT.to_owned(), new.env.clone())]),
             });
         }
-        Action::RemoveNetwork { name, id } => {
+        NetworkAction::Remove { name, id } => {
             assert!(
                 docker.attached(name).is_empty(),
                 "containers are attached to {name}"
             );
             docker.networks.retain(|network| network.id != *id);
         }
-        Action::Pull { image, .. } => {
-            docker
-                .images
-                .insert(image.clone(), format!("sha256:{image}"));
-        }
-        Action::CreateVolume(volume) => docker.volumes.push(volume.name.clone()),
-        Action::CreateExtraNetwork(network) => {
+        NetworkAction::CreateCompose(network) => {
             assert!(
                 docker.network(&network.name).is_none(),
                 "{} exists",
@@ -247,13 +245,26 @@ fn ask_engine(action: &Action, step: usize, state: &mut State) {
                 id,
                 driver: "bridge".to_owned(),
                 labels: BTreeMap::from([
-                    (LABEL_EXTRA_NETWORK.to_owned(), network.env.clone()),
+                    (LABEL_COMPOSE_NETWORK.to_owned(), network.env.clone()),
                     (LABEL_FINGERPRINT.to_owned(), network.fingerprint()),
                 ]),
                 ..Network::default()
             });
         }
-        Action::JoinNetwork {
+    }
+}
+
+/// An id that nothing had before.
+fn made_id(step: usize, docker: &Docker) -> String {
+    let count = docker.networks.len() + docker.containers.len() + step;
+    format!("made-{count}")
+}
+
+fn ask_about_container(action: &ContainerAction, step: usize, state: &mut State) {
+    let id = made_id(step, &state.docker);
+    let docker = &mut state.docker;
+    match action {
+        ContainerAction::JoinNetwork {
             name, attachment, ..
         } => {
             let network = attachment.network.clone();
@@ -265,17 +276,17 @@ fn ask_engine(action: &Action, step: usize, state: &mut State) {
             let joins = joins.unwrap_or_else(|| unreachable!("no {name}"));
             joins.networks.insert(network, Endpoint::default());
         }
-        Action::PutFiles { name, .. } => {
+        ContainerAction::PutFiles { name, .. } => {
             assert!(
                 docker.container(name).is_some_and(|c| !c.is_running()),
                 "{name} runs"
             );
         }
-        Action::ReplaceContainer { name, old } => replace(name, old, state),
-        Action::RestartContainer { name } => {
+        ContainerAction::Replace { name, old } => replace(name, old, state),
+        ContainerAction::Restart { name } => {
             assert!(docker.container(name).is_some(), "there is no {name}");
         }
-        Action::Await {
+        ContainerAction::WaitFor {
             name, condition, ..
         } => {
             let awaited = docker.containers.iter_mut().find(|c| c.name == *name);
@@ -284,20 +295,20 @@ fn ask_engine(action: &Action, step: usize, state: &mut State) {
                 awaited.is_running() || awaited.state == "exited",
                 "{name} was never started"
             );
-            if *condition == plan::Ready::Completed {
+            if *condition == DependencyCondition::Completed {
                 awaited.state = "exited".to_owned();
-                awaited.status = "Exited (0) 1 second ago".to_owned();
+                awaited.exit_code = Some(0);
             } else {
-                awaited.status = "Up 1 second (healthy)".to_owned();
+                awaited.health = Some(Health::Healthy);
             }
         }
-        Action::CreateContainer(new) => create(new, id, docker),
-        Action::StartContainer { name } => start(name, state),
-        Action::StopContainer { name } => {
+        ContainerAction::Create(new) => create(new, id, docker),
+        ContainerAction::Start { name } => start(name, state),
+        ContainerAction::Stop { name } => {
             let found = docker.containers.iter_mut().find(|c| c.name == *name);
             found.unwrap_or_else(|| unreachable!("no {name}")).state = "exited".to_owned();
         }
-        Action::RemoveContainer { name } => {
+        ContainerAction::Remove { name } => {
             assert!(
                 docker.container(name).is_some_and(|c| !c.is_running()),
                 "{name} runs"
@@ -306,7 +317,6 @@ fn ask_engine(action: &Action, step: usize, state: &mut State) {
                 .containers
                 .retain(|container| container.name != *name);
         }
-        action => unreachable!("the kernel does {action:?}"),
     }
 }
 
@@ -326,7 +336,7 @@ fn create(new: &NewContainer, id: String, docker: &mut Docker) {
             network_id: String::new(),
             address: Some(address),
         };
-        (plan::network_name(&service.env), endpoint)
+        (network_name(&service.env), endpoint)
     });
     let mut networks: BTreeMap<String, Endpoint> = home.into_iter().collect();
     for attachment in &service.networks {
@@ -348,7 +358,10 @@ fn create(new: &NewContainer, id: String, docker: &mut Docker) {
             (LABEL_ENVIRONMENT.to_owned(), service.env.clone()),
             (LABEL_SERVICE.to_owned(), service.name.clone()),
             (LABEL_FINGERPRINT.to_owned(), service.fingerprint()),
-            (LABEL_COMPOSE_NUMBER.to_owned(), service.number.to_string()),
+            (
+                compose_label::REPLICA.to_owned(),
+                service.replica.to_string(),
+            ),
         ]),
         networks,
         volumes: new.carried.clone(),
@@ -357,7 +370,7 @@ fn create(new: &NewContainer, id: String, docker: &mut Docker) {
 }
 
 fn replace(name: &str, old: &str, state: &mut State) {
-    let successor = format!("{name}{SUCCESSOR}");
+    let successor = successor_name(name);
     for container in &mut state.docker.containers {
         if container.name == *old {
             container.state = "exited".to_owned();

@@ -1,15 +1,15 @@
 //! Paths of Compose files made absolute: each starts from the folder of the file that it stands in. Pure.
 
-use super::{Project, World};
+use super::{LoadEnv, Project};
 use crate::input::node::{Entry, Map, Node, Value};
 use std::path::{Component, Path, PathBuf};
 
 /// A path of a file in `folder`, with `~` for the home folder.
-pub(super) fn joined(folder: &Path, path: &str, world: &World) -> PathBuf {
+pub(super) fn joined(folder: &Path, path: &str, load_env: &LoadEnv) -> PathBuf {
     let Some(rest) = path.strip_prefix('~') else {
         return clean(&folder.join(path));
     };
-    match (world.variable)("HOME") {
+    match (load_env.variable)("HOME") {
         Some(home) if rest.is_empty() || rest.starts_with('/') => {
             clean(&PathBuf::from(home + rest))
         }
@@ -33,13 +33,13 @@ fn clean(path: &Path) -> PathBuf {
 }
 
 /// Makes the paths of a service absolute.
-pub fn absolute(service: &mut Node, folder: &Path, world: &World) {
+pub fn absolute(service: &mut Node, folder: &Path, load_env: &LoadEnv) {
     let Some(map) = service.as_map_mut() else {
         return;
     };
     let absolute = |node: &mut Node| {
         if let Value::Text(path) = &mut node.value {
-            *path = joined(folder, path, world).display().to_string();
+            *path = joined(folder, path, load_env).display().to_string();
         }
     };
     for key in ["env_file", "label_file"] {
@@ -63,7 +63,7 @@ pub fn absolute(service: &mut Node, folder: &Path, world: &World) {
         && let Value::List(items) = &mut volumes.value
     {
         for item in items {
-            volume(item, folder, world);
+            volume(item, folder, load_env);
         }
     }
     if let Some(build) = map.get_mut("build") {
@@ -88,20 +88,20 @@ pub fn absolute(service: &mut Node, folder: &Path, world: &World) {
                 .strip_prefix("seccomp")
                 .and_then(|rest| rest.strip_prefix([':', '=']));
             if let Some(path) = path.filter(|path| !matches!(*path, "unconfined" | "builtin")) {
-                *text = format!("seccomp={}", joined(folder, path, world).display());
+                *text = format!("seccomp={}", joined(folder, path, load_env).display());
             }
         }
     }
 }
 
-fn volume(item: &mut Node, folder: &Path, world: &World) {
+fn volume(item: &mut Node, folder: &Path, load_env: &LoadEnv) {
     match &mut item.value {
         Value::Text(text) => {
             if !text.starts_with(['.', '~']) {
                 return;
             }
             let (source, rest) = text.split_once(':').unwrap_or((text, ""));
-            let source = joined(folder, source, world);
+            let source = joined(folder, source, load_env);
             let source = source.display().to_string();
             if source.contains(':') {
                 // The short form would end the path there.
@@ -123,7 +123,7 @@ fn volume(item: &mut Node, folder: &Path, world: &World) {
             if let Some(node) = map.get_mut("source").filter(|_| is_bind)
                 && let Value::Text(path) = &mut node.value
             {
-                *path = joined(folder, path, world).display().to_string();
+                *path = joined(folder, path, load_env).display().to_string();
             }
         }
         _ => {}
@@ -131,7 +131,7 @@ fn volume(item: &mut Node, folder: &Path, world: &World) {
 }
 
 /// Makes the paths of configs, secrets and volumes absolute.
-pub(super) fn absolute_resources(project: &mut Project, folder: &Path, world: &World) {
+pub(super) fn absolute_resources(project: &mut Project, folder: &Path, load_env: &LoadEnv) {
     let each = |section: &mut Map, change: &dyn Fn(&mut Map)| {
         for entry in &mut section.0 {
             entry.node.as_map_mut().into_iter().for_each(change);
@@ -141,7 +141,7 @@ pub(super) fn absolute_resources(project: &mut Project, folder: &Path, world: &W
         if let Some(node) = map.get_mut("file")
             && let Value::Text(path) = &mut node.value
         {
-            *path = joined(folder, path, world).display().to_string();
+            *path = joined(folder, path, load_env).display().to_string();
         }
     };
     each(&mut project.configs, &file);
@@ -156,7 +156,7 @@ pub(super) fn absolute_resources(project: &mut Project, folder: &Path, world: &W
         if let Some(node) = options.get_mut("device").filter(|_| is_bind)
             && let Value::Text(path) = &mut node.value
         {
-            *path = joined(folder, path, world).display().to_string();
+            *path = joined(folder, path, load_env).display().to_string();
         }
     });
 }

@@ -1,8 +1,9 @@
 //! Files as the Compose specification wants them read.
 
-use super::{Project, Request, World, load};
+use super::{LoadEnv, LoadOptions, Project, load};
+use crate::error::Diagnostic;
 use crate::input::node::Node;
-use crate::input::problem::{Problem, Sources};
+use crate::input::problem::Sources;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -13,7 +14,7 @@ fn loaded(files: &[(&str, &str)], shell: &[(&str, &str)]) -> (Project, Vec<Strin
         .map(|(path, text)| (Path::new("/home").join(path), (*text).to_owned()))
         .collect();
     let shell: BTreeMap<&str, &str> = shell.iter().copied().collect();
-    let world = World {
+    let load_env = LoadEnv {
         read: &|path| {
             files
                 .get(path)
@@ -23,7 +24,7 @@ fn loaded(files: &[(&str, &str)], shell: &[(&str, &str)]) -> (Project, Vec<Strin
         variable: &|name| shell.get(name).map(|value| (*value).to_owned()),
     };
     let path = |name: &str| (Path::new("/home").join(name), 0..0);
-    let request = Request {
+    let request = LoadOptions {
         files: ["compose.yml", "override.yml"]
             .into_iter()
             .map(path)
@@ -38,12 +39,12 @@ fn loaded(files: &[(&str, &str)], shell: &[(&str, &str)]) -> (Project, Vec<Strin
     };
     let mut sources = Sources::new("/home/homelab.toml", "");
     let mut problems = Vec::new();
-    let project = load(&request, &world, &mut sources, &mut problems);
-    let line = |problem: &Problem| {
-        let (line, column) = sources.position(&problem.span);
+    let project = load(&request, &load_env, &mut sources, &mut problems);
+    let line = |problem: &Diagnostic| {
+        let (line, column) = sources.position(&problem.span());
         format!(
             "{}:{line}:{column} {}",
-            sources.path(&problem.span),
+            sources.path(&problem.span()),
             problem.what
         )
     };

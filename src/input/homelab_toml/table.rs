@@ -1,15 +1,16 @@
 //! Reads a table of the parser's tree key by key, and collects all that is wrong with it.
 
 use super::{Address, OneOrMany, Text};
+use crate::error::Diagnostic;
 use crate::input::node::{Entry, Map, Node, Value};
-use crate::input::problem::{Problem, Span, nearest};
+use crate::input::problem::{Span, nearest};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 /// What is wrong so far.
 #[derive(Default)]
 pub(super) struct Found {
-    pub problems: Vec<Problem>,
+    pub problems: Vec<Diagnostic>,
     pub unreadable: Vec<String>,
 }
 
@@ -74,7 +75,7 @@ impl<'a> Table<'a> {
         let found = type_name(value.get_ref());
         let path = self.join(key);
         self.found.problems.push(
-            Problem::error(value.span(), format!("`{path}` must be {wanted}"))
+            Diagnostic::error_at(value.span(), format!("`{path}` must be {wanted}"))
                 .label(format!("this is {found}")),
         );
         self.found.unreadable.push(path);
@@ -246,7 +247,7 @@ impl<'a> Table<'a> {
                 inner.finish();
             } else {
                 self.found.problems.push(
-                    Problem::error(value.span(), format!("`{path}` must be a table"))
+                    Diagnostic::error_at(value.span(), format!("`{path}` must be a table"))
                         .label(format!("this is {}", type_name(value.get_ref()))),
                 );
             }
@@ -262,7 +263,7 @@ impl<'a> Table<'a> {
                 continue;
             }
             let path = self.join(key);
-            let mut problem = Problem::error(name.span(), format!("unknown key `{path}`"))
+            let mut problem = Diagnostic::error_at(name.span(), format!("unknown key `{path}`"))
                 .label("not a known key");
             problem = if let Some(near) = nearest(key, self.known.iter().copied()) {
                 self.found.unreadable.push(self.join(near));

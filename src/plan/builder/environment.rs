@@ -1,15 +1,18 @@
 //! One environment in the making: Compose files and the tables of homelab.toml laid over each other, and what they come to.
 
-use super::{DraftEnv, DraftService, read_address, read_limits, read_range};
-use crate::input::compose::{Project, World, absolute_paths, replace_keys};
+use super::{PartialEnv, PartialService, read_address, read_limits, read_range};
+use crate::error::Diagnostic;
+use crate::input::compose::{LoadEnv, Project, absolute_paths, replace_keys};
 use crate::input::homelab_toml::{self, Address, Config, Text};
 use crate::input::node::{Entry, Map, Node, Value};
-use crate::input::problem::{Problem, Span, nearest};
-use crate::plan::isolation::{Isolation, slice_name};
+use crate::input::problem::{Span, nearest};
+use crate::plan::isolation::Isolation;
+use crate::plan::naming::slice_name;
 use crate::plan::service::{
-    Context, Dependency, Ready, Service, extra_networks, extra_volumes, lan_keys, read,
+    Dependency, DependencyCondition, Service, ServiceContext, compose_networks, compose_volumes,
+    lan_keys, read,
 };
-use crate::plan::{Given, Problems};
+use crate::plan::{CompileInput, Problems};
 use ipnet::Ipv4Net;
 use serde_json::{Value as Json, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,34 +20,34 @@ use std::net::Ipv4Addr;
 use toml::Spanned;
 
 /// A service once for each of its containers.
-pub(super) fn scaled(draft: DraftService) -> impl Iterator<Item = Service> {
-    let DraftService {
+pub(super) fn replicas(partial: PartialService) -> impl Iterator<Item = Service> {
+    let PartialService {
         address,
         scale,
         service,
         ..
-    } = draft;
-    (1..=scale).map(move |number| Service {
-        number,
+    } = partial;
+    (1..=scale).map(move |replica| Service {
+        replica,
         address: address.as_ref().map(|address| *address.get_ref()),
         ..service.clone()
     })
 }
 
 /// One environment in the making.
-pub(super) struct Drafting<'a> {
+pub(super) struct EnvBuilder<'a> {
     pub env: &'a homelab_toml::Env,
     pub config: &'a Config,
-    pub given: &'a Given<'a>,
+    pub input: &'a CompileInput<'a>,
     pub project: &'a Project,
     pub primary: Option<&'a str>,
     pub isolation: Isolation,
     pub subnet: Option<Ipv4Net>,
 }
 
-impl Drafting<'_> {
-    pub(super) fn env(&self, problems: &mut Problems) -> DraftEnv {
-        if self.given.has_all_services {
+impl EnvBuilder<'_> {
+    pub(super) fn env(&self, problems: &mut Problems) -> PartialEnv {
+        if self.input.has_all_services {
             self.check_overrides(problems);
         }
         let env = self.env;
@@ -54,27 +57,27 @@ impl Drafting<'_> {
         let slice = has_slice.then(|| slice_name(name));
         let lan = lan_keys(self.project, name, self.subnet);
         let others = self.project.networks.0.iter();
-        // `default` without anything said about it is where services without `networks` are: the home network.
+        // `default` without anything said about it is where services without `networks` are: the LAN.
         let others = others.filter(|entry| {
             let is_plain = entry.key == "default"
                 && entry.node.get("driver").is_none()
                 && entry.node.get("external").is_none();
             !lan.contains(&entry.key) && !is_plain
         });
-        let networks = extra_networks(others, name, problems);
-        let volumes = extra_volumes(&self.project.volumes.0, name, problems);
-        let is_native = |span: &Span| span.start < self.given.native_end;
+        let networks = compose_networks(others, name, problems);
+        let volumes = compose_volumes(&self.project.volumes.0, name, problems);
+        let is_native = |span: &Span| span.start < self.input.native_end;
         let mut services = Vec::new();
         let mut disabled = Vec::new();
         let mut merged = Vec::new();
-        for source in self.sources(problems) {
-            if source.is_disabled {
-                disabled.push(source.name.into_inner());
+        for raw in self.raw_services(problems) {
+            if raw.is_disabled {
+                disabled.push(raw.name.into_inner());
                 continue;
             }
-            let context = Context {
+            let context = ServiceContext {
                 env: name,
-                host: source.host_name.as_deref().unwrap_or_default(),
+                host: raw.host_name.as_deref().unwrap_or_default(),
                 slice: slice.as_deref(),
                 project: self.project,
                 lan: &lan,
@@ -83,28 +86,28 @@ impl Drafting<'_> {
                 profiles: &self.project.profiles,
                 is_native: &is_native,
             };
-            let mut read = read(&source.name, &source.keys, &context, problems);
-            let span = source.name.span();
+            let mut parsed = read(&raw.name, &raw.keys, &context, problems);
+            let span = raw.name.span();
             merged.push((
-                source.name.get_ref().clone(),
-                Node::new(span, Value::Map(source.keys)),
+                raw.name.get_ref().clone(),
+                Node::new(span, Value::Map(raw.keys)),
             ));
-            let address = source.address.or(read.address);
-            if address.is_some() && read.service.network_mode.is_none() {
-                read.service.is_on_lan = true;
+            let address = raw.address.or(parsed.address);
+            if address.is_some() && parsed.service.network_mode.is_none() {
+                parsed.service.is_on_lan = true;
             }
-            services.push(DraftService {
-                name: source.name,
+            services.push(PartialService {
+                name: raw.name,
                 address,
-                host: source.host_name,
-                named_host: source.named_host,
-                has_image: read.has_image,
-                scale: read.scale,
-                service: read.service,
+                host: raw.host_name,
+                named_host: raw.named_host,
+                has_image: parsed.has_image,
+                scale: parsed.scale,
+                service: parsed.service,
             });
         }
-        share(&mut services, problems);
-        DraftEnv {
+        resolve_references(&mut services, problems);
+        PartialEnv {
             name: env.name.clone(),
             range: read_range(env.range.as_ref(), problems),
             limits,
@@ -112,6 +115,7 @@ impl Drafting<'_> {
             disabled,
             networks,
             volumes,
+            notices: self.project.notices.clone(),
             variables: self.project.variables.clone(),
             merged,
             sections: vec![
@@ -146,20 +150,20 @@ impl Drafting<'_> {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => format!("define it in `[services.{name}]` first"),
             };
-            problems.push(Problem::error(over.name.span(), what).hint(hint));
+            problems.push(Diagnostic::error_at(over.name.span(), what).hint(hint));
         }
     }
 
     /// The services of the Compose files with the tables of homelab.toml laid over them, then those of homelab.toml alone.
-    fn sources(&self, problems: &mut Problems) -> Vec<Source> {
-        let mut sources = Vec::new();
+    fn raw_services(&self, problems: &mut Problems) -> Vec<RawService> {
+        let mut all = Vec::new();
         for entry in &self.project.services.0 {
             let keys = match &entry.node.value {
                 Value::Map(map) => map.clone(),
                 Value::Null => Map::default(),
                 other => {
                     let what = format!("`services.{}` must be a table", entry.key);
-                    let problem = Problem::error(entry.node.span.clone(), what);
+                    let problem = Diagnostic::error_at(entry.node.span.clone(), what);
                     problems.push(problem.label(format!("this is {other}")));
                     continue;
                 }
@@ -167,30 +171,30 @@ impl Drafting<'_> {
             let name = Spanned::new(entry.span.clone(), entry.key.clone());
             let native = self.config.services.iter();
             let native = native.filter(|service| *service.name.get_ref() == entry.key);
-            sources.push(self.source(name, keys, native, problems));
+            all.push(self.raw_service(name, keys, native, problems));
         }
         // Without the Compose files a table may be half a service.
         for service in self
             .config
             .services
             .iter()
-            .filter(|_| self.given.has_all_services)
+            .filter(|_| self.input.has_all_services)
         {
             if self.project.services.get(service.name.get_ref()).is_none() {
                 let native = std::iter::once(service);
-                sources.push(self.source(service.name.clone(), Map::default(), native, problems));
+                all.push(self.raw_service(service.name.clone(), Map::default(), native, problems));
             }
         }
-        sources
+        all
     }
 
-    fn source<'s>(
+    fn raw_service<'s>(
         &'s self,
         name: Text,
         mut keys: Map,
         native: impl Iterator<Item = &'s homelab_toml::Service>,
         problems: &mut Problems,
-    ) -> Source {
+    ) -> RawService {
         let overrides = self.env.overrides.iter();
         let overrides = overrides.filter(|over| over.name.get_ref() == name.get_ref());
         let tables: Vec<&homelab_toml::Service> = native.chain(overrides).collect();
@@ -209,10 +213,11 @@ impl Drafting<'_> {
         let is_disabled = enabled.is_some_and(|flag| !flag.get_ref());
         let address = address.filter(|_| !is_disabled);
         for table in &tables {
-            let over = self.filled(&table.keys, host_name.as_deref().unwrap_or_default());
+            let over =
+                self.expand_placeholders(&table.keys, host_name.as_deref().unwrap_or_default());
             keys = replace_keys(keys, over);
         }
-        Source {
+        RawService {
             address: read_address(address, problems),
             name,
             named_host,
@@ -223,22 +228,22 @@ impl Drafting<'_> {
     }
 
     /// The keys of a table of homelab.toml with `{env}` and `{host}` replaced and paths made absolute.
-    fn filled(&self, keys: &Map, host: &str) -> Map {
+    fn expand_placeholders(&self, keys: &Map, host: &str) -> Map {
         let mut node = Node::new(0..0, Value::Map(keys.clone()));
         let fill = |text: &str| {
             text.replace("{env}", self.env.name.get_ref())
                 .replace("{host}", host)
         };
         node.each_text(&mut |_, text| *text = fill(text));
-        let world = World {
+        let load_env = LoadEnv {
             read: &|_| Err(std::io::ErrorKind::NotFound.into()),
             variable: &|_| None,
         };
-        absolute_paths(&mut node, self.given.folder, &world);
+        absolute_paths(&mut node, self.input.folder, &load_env);
         let Value::Map(map) = node.value else {
             return Map::default();
         };
-        let filled = map.0.into_iter().map(|mut entry: Entry| {
+        let expanded = map.0.into_iter().map(|mut entry: Entry| {
             // Names of variables and labels may have them too.
             if let Value::Map(inner) = &mut entry.node.value {
                 for entry in &mut inner.0 {
@@ -247,12 +252,12 @@ impl Drafting<'_> {
             }
             entry
         });
-        Map(filled.collect())
+        Map(expanded.collect())
     }
 }
 
 /// A service before its keys are read.
-struct Source {
+struct RawService {
     name: Text,
     address: Option<Spanned<Ipv4Addr>>,
     named_host: Option<Text>,
@@ -263,13 +268,13 @@ struct Source {
 
 /// Puts container names in the place of services whose network, processes, IPC or volumes others share, and lets those wait
 /// for them, as Compose does.
-fn share(services: &mut [DraftService], problems: &mut Problems) {
+fn resolve_references(services: &mut [PartialService], problems: &mut Problems) {
     let containers: BTreeMap<String, String> = services
         .iter()
-        .map(|draft| (draft.name.get_ref().clone(), draft.service.container()))
+        .map(|partial| (partial.name.get_ref().clone(), partial.service.container()))
         .collect();
-    for draft in services {
-        let service = &mut draft.service;
+    for partial in services {
+        let service = &mut partial.service;
         let mut needed: BTreeSet<String> = BTreeSet::new();
         let mut resolve = |text: &str| -> Option<String> {
             let name = text.strip_prefix("service:")?;
@@ -282,14 +287,14 @@ fn share(services: &mut [DraftService], problems: &mut Problems) {
             *mode = resolved;
         }
         for key in ["pid", "ipc"] {
-            if let Some(told) = service.told.get_mut(key)
-                && let Some(resolved) = told.value.as_str().and_then(&mut resolve)
+            if let Some(setting) = service.engine_settings.get_mut(key)
+                && let Some(resolved) = setting.value.as_str().and_then(&mut resolve)
             {
-                told.value = json!(resolved);
+                setting.value = json!(resolved);
             }
         }
-        if let Some(told) = service.told.get_mut("volumes_from")
-            && let Json::Array(items) = &mut told.value
+        if let Some(setting) = service.engine_settings.get_mut("volumes_from")
+            && let Json::Array(items) = &mut setting.value
         {
             for item in items {
                 let text = item.as_str().unwrap_or_default();
@@ -321,13 +326,13 @@ fn share(services: &mut [DraftService], problems: &mut Problems) {
                     service.name
                 );
                 let hint = "name a service of the same environment";
-                problems.push(Problem::error(service.span.clone(), what).hint(hint));
+                problems.push(Diagnostic::error_at(service.span.clone(), what).hint(hint));
                 continue;
             }
             if !service.depends_on(&name) {
                 service.depends_on.push(Dependency {
                     service: Spanned::new(service.span.clone(), name),
-                    condition: Ready::Started,
+                    condition: DependencyCondition::Started,
                     is_required: true,
                     restart: false,
                 });

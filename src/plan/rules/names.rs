@@ -1,15 +1,17 @@
 //! Rules of names: that they fit, that they differ, that what they name exists.
 
+use crate::error::Diagnostic;
 use crate::input::homelab_toml::{Address, Text};
-use crate::input::problem::{Problem, Span, suggestion};
-use crate::plan::builder::{Draft, DraftEnv, DraftService};
+use crate::input::problem::{Span, suggestion};
+use crate::plan::Problems;
+use crate::plan::builder::{PartialEnv, PartialService, PlanBuilder};
+use crate::plan::naming::{LINK_NAME_BYTES, PARENT_LINK_PREFIX};
 use crate::plan::service::is_dns_label;
-use crate::plan::{LINK_NAME_BYTES, PARENT_LINK_PREFIX, Problems};
 use std::collections::BTreeMap;
 
-pub(super) fn names_fit(draft: &Draft, problems: &mut Problems) {
-    let mut links: Vec<&Text> = vec![&draft.shim_name];
-    links.extend(draft.hosts.iter().filter_map(|host| host.parent.as_ref()));
+pub(super) fn names_fit(builder: &PlanBuilder, problems: &mut Problems) {
+    let mut links: Vec<&Text> = vec![&builder.shim_name];
+    links.extend(builder.hosts.iter().filter_map(|host| host.parent.as_ref()));
     for name in links {
         let text = name.get_ref();
         // dev_valid_name() of the kernel.
@@ -19,7 +21,7 @@ pub(super) fn names_fit(draft: &Draft, problems: &mut Problems) {
             && text != "..";
         if !fits {
             problems.push(
-                Problem::error(
+                Diagnostic::error_at(
                     name.span(),
                     format!("`{text}` cannot be the name of a link"),
                 )
@@ -29,11 +31,11 @@ pub(super) fn names_fit(draft: &Draft, problems: &mut Problems) {
             );
         }
     }
-    let shim = draft.shim_name.get_ref();
-    for host in &draft.hosts {
+    let shim = builder.shim_name.get_ref();
+    for host in &builder.hosts {
         if let Some(parent) = host.parent.as_ref().filter(|p| p.get_ref() == shim) {
             problems.push(
-                Problem::error(
+                Diagnostic::error_at(
                     parent.span(),
                     format!("`{shim}` is the parent and the shim at once"),
                 )
@@ -43,31 +45,31 @@ pub(super) fn names_fit(draft: &Draft, problems: &mut Problems) {
         label_fits("host", &host.name, 63, "", problems);
     }
     let most = LINK_NAME_BYTES - PARENT_LINK_PREFIX.len();
-    for env in &draft.envs {
+    for env in &builder.envs {
         let why = format!(
             "; the link `{PARENT_LINK_PREFIX}{}` has at most {LINK_NAME_BYTES} bytes",
             env.name.get_ref()
         );
         label_fits("environment", &env.name, most, &why, problems);
     }
-    for service in &draft.config.services {
+    for service in &builder.config.services {
         label_fits("service", &service.name, 63, "", problems);
     }
-    for service in draft.envs.iter().flat_map(|env| &env.services) {
+    for service in builder.envs.iter().flat_map(|env| &env.services) {
         let name = service.name.get_ref();
         let fits = name.len() <= 63
             && name.starts_with(|c: char| c.is_ascii_alphanumeric())
             && name
                 .chars()
                 .all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c));
-        let is_native = draft
+        let is_native = builder
             .config
             .services
             .iter()
             .any(|native| native.name.get_ref() == name);
         if !fits && !is_native {
             problems.push(
-                Problem::error(
+                Diagnostic::error_at(
                     service.name.span(),
                     format!("`{name}` cannot be the name of a service"),
                 )
@@ -75,7 +77,7 @@ pub(super) fn names_fit(draft: &Draft, problems: &mut Problems) {
             );
         }
     }
-    container_names_differ(draft, problems);
+    container_names_differ(builder, problems);
 }
 
 fn label_fits(kind: &str, name: &Text, most: usize, why: &str, problems: &mut Problems) {
@@ -84,7 +86,7 @@ fn label_fits(kind: &str, name: &Text, most: usize, why: &str, problems: &mut Pr
         return;
     }
     problems.push(
-        Problem::error(name.span(), format!("`{text}` cannot be the name of {} {kind}", article(kind))).hint(
+        Diagnostic::error_at(name.span(), format!("`{text}` cannot be the name of {} {kind}", article(kind))).hint(
             format!(
                 "names are DNS labels: 1 to {most} of `a` to `z`, `0` to `9` and `-`, no `-` at the ends{}",
                 if text.len() > most { why } else { "" }
@@ -98,9 +100,10 @@ fn article(kind: &str) -> &'static str {
 }
 
 /// `a-b` in `c` and `a` in `b-c` would both be the container `a-b-c`, and a `container_name` may be anything.
-fn container_names_differ(draft: &Draft, problems: &mut Problems) {
-    let mut seen: BTreeMap<(Option<&str>, String), (&DraftService, &DraftEnv)> = BTreeMap::new();
-    for env in &draft.envs {
+fn container_names_differ(builder: &PlanBuilder, problems: &mut Problems) {
+    let mut seen: BTreeMap<(Option<&str>, String), (&PartialService, &PartialEnv)> =
+        BTreeMap::new();
+    for env in &builder.envs {
         for service in &env.services {
             let container = service.service.container();
             // Names that are chosen may be chosen again on another host.
@@ -109,7 +112,7 @@ fn container_names_differ(draft: &Draft, problems: &mut Problems) {
             let key = (host, container.clone());
             if let Some((other, other_env)) = seen.insert(key, (service, env)) {
                 problems.push(
-                    Problem::error(
+                    Diagnostic::error_at(
                         service.name.span(),
                         format!(
                             "services `{}` in `{}` and `{}` in `{}` would share the container name `{container}`",
@@ -130,13 +133,13 @@ fn container_names_differ(draft: &Draft, problems: &mut Problems) {
     }
 }
 
-pub(super) fn names_of_environments_exist(draft: &Draft, problems: &mut Problems) {
-    let known = || draft.envs.iter().map(|env| env.name.get_ref().as_str());
+pub(super) fn names_of_environments_exist(builder: &PlanBuilder, problems: &mut Problems) {
+    let known = || builder.envs.iter().map(|env| env.name.get_ref().as_str());
     let mut names: Vec<(&Text, String)> = Vec::new();
-    if let Some(name) = &draft.config.default_env {
+    if let Some(name) = &builder.config.default_env {
         names.push((name, "`default_env`".to_owned()));
     }
-    for service in &draft.config.services {
+    for service in &builder.config.services {
         if let Some(Address::PerEnv(pairs)) = &service.address {
             let what = format!("service `{}`", service.name.get_ref());
             names.extend(pairs.iter().map(|(env, _)| (env, what.clone())));
@@ -145,7 +148,7 @@ pub(super) fn names_of_environments_exist(draft: &Draft, problems: &mut Problems
     for (name, what) in names {
         let text = name.get_ref();
         if !known().any(|env| env == text) {
-            problems.push(not_there(
+            problems.push(unknown_name(
                 name.span(),
                 format!("{what} names environment `{text}`, which does not exist"),
                 text,
@@ -156,14 +159,14 @@ pub(super) fn names_of_environments_exist(draft: &Draft, problems: &mut Problems
     }
 }
 
-pub(super) fn not_there(
+pub(super) fn unknown_name(
     span: Span,
     what: String,
     name: &str,
     known: &[&str],
     kind: &str,
-) -> Problem {
-    let problem = Problem::error(span, what);
+) -> Diagnostic {
+    let problem = Diagnostic::error_at(span, what);
     if known.is_empty() {
         return problem;
     }

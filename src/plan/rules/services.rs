@@ -1,21 +1,22 @@
 //! Rules of services: where they run, which addresses they have, whom they wait for.
 
 use super::env_ranges;
-use super::names::not_there;
+use super::names::unknown_name;
+use crate::error::Diagnostic;
 use crate::input::homelab_toml::Text;
-use crate::input::problem::{Problem, Span};
+use crate::input::problem::Span;
 use crate::plan::Problems;
-use crate::plan::builder::{Draft, DraftService};
+use crate::plan::builder::{PartialService, PlanBuilder};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-pub(super) fn one_host_is_primary(draft: &Draft, problems: &mut Problems) {
-    let mut primaries = draft.hosts.iter().filter(|host| host.primary.is_some());
+pub(super) fn one_host_is_primary(builder: &PlanBuilder, problems: &mut Problems) {
+    let mut primaries = builder.hosts.iter().filter(|host| host.primary.is_some());
     let first = primaries.next();
     if let Some(first) = first {
         for host in primaries {
             problems.push(
-                Problem::error(
+                Diagnostic::error_at(
                     host.primary.clone().unwrap_or_default(),
                     format!(
                         "hosts `{}` and `{}` are both primary",
@@ -29,7 +30,7 @@ pub(super) fn one_host_is_primary(draft: &Draft, problems: &mut Problems) {
         }
         return;
     }
-    if draft
+    if builder
         .config
         .unreadable
         .iter()
@@ -37,14 +38,14 @@ pub(super) fn one_host_is_primary(draft: &Draft, problems: &mut Problems) {
     {
         return;
     }
-    let homeless = draft
+    let without_host = builder
         .envs
         .iter()
         .flat_map(|env| &env.services)
         .filter(|service| service.host.is_none());
-    for service in homeless {
+    for service in without_host {
         problems.push(
-            Problem::error(
+            Diagnostic::error_at(
                 service.name.span(),
                 format!(
                     "service `{}` names no host, and no host is primary",
@@ -56,18 +57,18 @@ pub(super) fn one_host_is_primary(draft: &Draft, problems: &mut Problems) {
     }
 }
 
-pub(super) fn hosts_of_services_exist(draft: &Draft, problems: &mut Problems) {
-    let known: Vec<&str> = draft
+pub(super) fn hosts_of_services_exist(builder: &PlanBuilder, problems: &mut Problems) {
+    let known: Vec<&str> = builder
         .hosts
         .iter()
         .map(|host| host.name.get_ref().as_str())
         .collect();
-    for service in draft.envs.iter().flat_map(|env| &env.services) {
+    for service in builder.envs.iter().flat_map(|env| &env.services) {
         let Some(host) = &service.named_host else {
             continue;
         };
         if !known.contains(&host.get_ref().as_str()) {
-            problems.push(not_there(
+            problems.push(unknown_name(
                 host.span(),
                 format!(
                     "service `{}` runs on host `{}`, which does not exist",
@@ -82,15 +83,18 @@ pub(super) fn hosts_of_services_exist(draft: &Draft, problems: &mut Problems) {
     }
 }
 
-pub(super) fn service_addresses_are_their_environments(draft: &Draft, problems: &mut Problems) {
-    for (env, range, span) in env_ranges(draft) {
+pub(super) fn service_addresses_are_their_environments(
+    builder: &PlanBuilder,
+    problems: &mut Problems,
+) {
+    for (env, range, span) in env_ranges(builder) {
         for service in &env.services {
             let Some(address) = &service.address else {
                 continue;
             };
             if !range.contains(*address.get_ref()) {
                 problems.push(
-                    Problem::error(
+                    Diagnostic::error_at(
                         address.span(),
                         format!(
                             "`{}` of service `{}` is outside the range of environment `{}`",
@@ -107,8 +111,8 @@ pub(super) fn service_addresses_are_their_environments(draft: &Draft, problems: 
     }
 }
 
-pub(super) fn several_containers_share_nothing(draft: &Draft, problems: &mut Problems) {
-    for service in draft.envs.iter().flat_map(|env| &env.services) {
+pub(super) fn several_containers_share_nothing(builder: &PlanBuilder, problems: &mut Problems) {
+    for service in builder.envs.iter().flat_map(|env| &env.services) {
         let what = match (&service.address, &service.service.container_name) {
             _ if service.scale < 2 => continue,
             (Some(_), _) => "one address",
@@ -116,7 +120,7 @@ pub(super) fn several_containers_share_nothing(draft: &Draft, problems: &mut Pro
             (None, None) => continue,
         };
         problems.push(
-            Problem::error(
+            Diagnostic::error_at(
                 service.name.span(),
                 format!(
                     "service `{}` has {} containers and {what}",
@@ -129,15 +133,15 @@ pub(super) fn several_containers_share_nothing(draft: &Draft, problems: &mut Pro
     }
 }
 
-pub(super) fn service_addresses_are_their_own(draft: &Draft, problems: &mut Problems) {
+pub(super) fn service_addresses_are_their_own(builder: &PlanBuilder, problems: &mut Problems) {
     let mut seen: BTreeMap<Ipv4Addr, (Span, String)> = BTreeMap::new();
-    for host in &draft.hosts {
+    for host in &builder.hosts {
         if let Some(address) = &host.address {
             let what = format!("host `{}`", host.name.get_ref());
             seen.insert(*address.get_ref(), (address.span(), what));
         }
     }
-    for env in &draft.envs {
+    for env in &builder.envs {
         for service in &env.services {
             let Some(address) = &service.address else {
                 continue;
@@ -145,7 +149,7 @@ pub(super) fn service_addresses_are_their_own(draft: &Draft, problems: &mut Prob
             let name = service.name.get_ref();
             if let Some((place, owner)) = seen.get(address.get_ref()) {
                 problems.push(
-                    Problem::error(
+                    Diagnostic::error_at(
                         address.span(),
                         format!(
                             "`{}` of service `{name}` is the address of {owner}",
@@ -163,7 +167,7 @@ pub(super) fn service_addresses_are_their_own(draft: &Draft, problems: &mut Prob
     }
 }
 
-pub(super) fn dependencies(service: &DraftService) -> impl Iterator<Item = &Text> {
+pub(super) fn dependencies(service: &PartialService) -> impl Iterator<Item = &Text> {
     service
         .service
         .depends_on
@@ -171,8 +175,8 @@ pub(super) fn dependencies(service: &DraftService) -> impl Iterator<Item = &Text
         .map(|dependency| &dependency.service)
 }
 
-pub(super) fn dependencies_exist(draft: &Draft, problems: &mut Problems) {
-    for env in &draft.envs {
+pub(super) fn dependencies_exist(builder: &PlanBuilder, problems: &mut Problems) {
+    for env in &builder.envs {
         let known: Vec<&str> = env
             .services
             .iter()
@@ -191,22 +195,22 @@ pub(super) fn dependencies_exist(draft: &Draft, problems: &mut Problems) {
                     let what = format!(
                         "service `{service}` depends on `{name}`, which is not enabled in environment `{env_name}`"
                     );
-                    Problem::error(dependency.span(), what).hint(format!(
+                    Diagnostic::error_at(dependency.span(), what).hint(format!(
                         "enable `{name}` there, or give `{service}` another `depends_on` in `[env.{env_name}.services.{service}]`"
                     ))
                 } else {
                     let what =
                         format!("service `{service}` depends on `{name}`, which does not exist");
-                    not_there(dependency.span(), what, name, &known, "services")
+                    unknown_name(dependency.span(), what, name, &known, "services")
                 });
             }
         }
     }
 }
 
-pub(super) fn dependencies_have_an_order(draft: &Draft, problems: &mut Problems) {
-    for env in &draft.envs {
-        let mut waiting: Vec<&DraftService> = env.services.iter().collect();
+pub(super) fn dependencies_have_an_order(builder: &PlanBuilder, problems: &mut Problems) {
+    for env in &builder.envs {
+        let mut waiting: Vec<&PartialService> = env.services.iter().collect();
         // Take away whoever waits for nobody until nobody is left; those who stay wait for each other.
         loop {
             let before = waiting.len();
@@ -226,7 +230,7 @@ pub(super) fn dependencies_have_an_order(draft: &Draft, problems: &mut Problems)
         });
         if let Some((service, dependency)) = circle {
             problems.push(
-                Problem::error(
+                Diagnostic::error_at(
                     dependency.span(),
                     format!(
                         "service `{}` waits for itself: `{}` depend on each other in a circle",

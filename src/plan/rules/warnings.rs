@@ -2,16 +2,16 @@
 
 use super::services::dependencies;
 use super::{env_ranges, machine_addresses};
-use crate::input::problem::Problem;
-use crate::plan::builder::Draft;
+use crate::error::Diagnostic;
+use crate::plan::builder::PlanBuilder;
 use crate::plan::{Problems, pool};
 
-pub(super) fn hosts_in_dhcp(draft: &Draft, problems: &mut Problems) {
-    let Some(dhcp) = &draft.dhcp else { return };
-    for (address, what) in machine_addresses(draft) {
+pub(super) fn hosts_in_dhcp(builder: &PlanBuilder, problems: &mut Problems) {
+    let Some(dhcp) = &builder.dhcp else { return };
+    for (address, what) in machine_addresses(builder) {
         if what != "the gateway" && dhcp.get_ref().contains(*address.get_ref()) {
             problems.push(
-                Problem::warning(
+                Diagnostic::warning_at(
                     address.span(),
                     format!("`{}`, {what}, is inside the DHCP range", address.get_ref()),
                 )
@@ -22,14 +22,14 @@ pub(super) fn hosts_in_dhcp(draft: &Draft, problems: &mut Problems) {
     }
 }
 
-pub(super) fn hosts_in_environments(draft: &Draft, problems: &mut Problems) {
-    for (env, range, span) in env_ranges(draft) {
-        for host in &draft.hosts {
+pub(super) fn hosts_in_environments(builder: &PlanBuilder, problems: &mut Problems) {
+    for (env, range, span) in env_ranges(builder) {
+        for host in &builder.hosts {
             if let Some(address) = &host.address
                 && range.contains(*address.get_ref())
             {
                 problems.push(
-                    Problem::warning(
+                    Diagnostic::warning_at(
                         address.span(),
                         format!(
                             "`{}`, host `{}`, is inside the range of environment `{}`",
@@ -48,8 +48,8 @@ pub(super) fn hosts_in_environments(draft: &Draft, problems: &mut Problems) {
     }
 }
 
-pub(super) fn dependencies_on_other_hosts(draft: &Draft, problems: &mut Problems) {
-    for env in &draft.envs {
+pub(super) fn dependencies_on_other_hosts(builder: &PlanBuilder, problems: &mut Problems) {
+    for env in &builder.envs {
         for service in &env.services {
             for dependency in dependencies(service) {
                 let other = env
@@ -61,7 +61,7 @@ pub(super) fn dependencies_on_other_hosts(draft: &Draft, problems: &mut Problems
                     && here != there
                 {
                     problems.push(
-                        Problem::warning(
+                        Diagnostic::warning_at(
                             dependency.span(),
                             format!(
                                 "service `{}` depends on `{}`, which runs on host `{there}`",
@@ -80,20 +80,20 @@ pub(super) fn dependencies_on_other_hosts(draft: &Draft, problems: &mut Problems
 }
 
 /// Containers take the whole pool for on-link, so a pool that reaches public addresses hides those from them.
-pub(super) fn pools_beyond_private_addresses(draft: &Draft, problems: &mut Problems) {
-    let Some(net) = draft.subnet.as_ref().map(|subnet| *subnet.get_ref()) else {
+pub(super) fn pools_beyond_private_addresses(builder: &PlanBuilder, problems: &mut Problems) {
+    let Some(net) = builder.subnet.as_ref().map(|subnet| *subnet.get_ref()) else {
         return;
     };
     if !net.network().is_private() {
         return;
     }
-    for (index, (env, _, span)) in env_ranges(draft).enumerate() {
+    for (index, (env, _, span)) in env_ranges(builder).enumerate() {
         let Some(pool) = u8::try_from(index).ok().and_then(|step| pool(net, step)) else {
             continue;
         };
         if !pool.network().is_private() || !pool.broadcast().is_private() {
             problems.push(
-                Problem::warning(
+                Diagnostic::warning_at(
                     span,
                     format!(
                         "containers of environment `{}` will take all of {pool} for their LAN, public addresses too",

@@ -1,54 +1,94 @@
 //! Settings that the Engine takes as they stand: one row each, and a few that need a hand. Pure.
 
-use super::reader::words;
 use super::values::{parse_bytes, parse_cpus, parse_duration};
-use super::{Part, Restart, Told};
+use super::{ApiSection, EngineSetting, Restart};
+use crate::error::Diagnostic;
 use crate::input::fields::{Fields, integer};
 use crate::input::node::{Node, Value};
-use crate::input::problem::{Problem, Span};
+use crate::input::problem::Span;
 use crate::plan::Problems;
 use serde_json::{Map as JsonMap, Value as Json, json};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 /// How a value is written in the file.
 #[derive(Clone, Copy)]
 enum Kind {
     Text,
+    /// Text of a form.
+    Formed(Form),
     Flag,
-    Whole,
+    /// From the first to the last.
+    Whole(i64, i64),
     /// With a unit, or -1 for no limit.
     Bytes,
     /// Microseconds, or a duration.
     Microseconds,
     /// One or a list.
     Words,
+    /// One or a list, each of a form. An empty one is what a variable leaves that is not set.
+    FormedWords(Form),
     /// By name.
     Pairs,
 }
 
+/// What a text must look like: a check, what it is then, and how to write it.
+#[derive(Clone, Copy)]
+struct Form {
+    fits: fn(&str) -> bool,
+    wanted: &'static str,
+    hint: &'static str,
+}
+
+const ADDRESS: Form = Form {
+    fits: |text| text.parse::<IpAddr>().is_ok(),
+    wanted: "an address",
+    hint: "write it like `192.168.1.1` or `fd00::1`",
+};
+
+const ONE_WORD: Form = Form {
+    fits: |text| !text.contains(char::is_whitespace),
+    wanted: "one word",
+    hint: "write several as a list",
+};
+
+/// cpuset(7), "List format".
+const PROCESSORS: Form = Form {
+    fits: |text| {
+        let is_number = |part: &str| part.parse::<u32>().is_ok();
+        text.split(',')
+            .all(|part| match part.trim().split_once('-') {
+                Some((first, last)) => is_number(first) && is_number(last),
+                None => is_number(part.trim()),
+            })
+    },
+    wanted: "a list of processors",
+    hint: "write it like `0`, `0-3` or `0,2`",
+};
+
 /// The key of the file, the field of the API (`HostConfig`, or the container where marked), and how it is written. The
 /// names of the fields are those of the Engine API, `POST /containers/create`.
-const PLAIN: [(&str, &str, Kind); 30] = [
+const PASSTHROUGH: [(&str, &str, Kind); 30] = [
     ("annotations", "Annotations", Kind::Pairs),
     ("cgroup", "CgroupnsMode", Kind::Text),
     ("cgroup_parent", "CgroupParent", Kind::Text),
     ("cpu_period", "CpuPeriod", Kind::Microseconds),
-    ("cpu_quota", "CpuQuota", Kind::Whole),
+    ("cpu_quota", "CpuQuota", Kind::Whole(-1, i64::MAX)),
     ("cpu_rt_period", "CpuRealtimePeriod", Kind::Microseconds),
     ("cpu_rt_runtime", "CpuRealtimeRuntime", Kind::Microseconds),
-    ("cpu_shares", "CpuShares", Kind::Whole),
-    ("cpuset", "CpusetCpus", Kind::Text),
+    ("cpu_shares", "CpuShares", Kind::Whole(0, i64::MAX)),
+    ("cpuset", "CpusetCpus", Kind::Formed(PROCESSORS)),
     ("device_cgroup_rules", "DeviceCgroupRules", Kind::Words),
-    ("dns", "Dns", Kind::Words),
-    ("dns_opt", "DnsOptions", Kind::Words),
-    ("dns_search", "DnsSearch", Kind::Words),
-    ("domainname", "Domainname", Kind::Text),
-    ("group_add", "GroupAdd", Kind::Words),
+    ("dns", "Dns", Kind::FormedWords(ADDRESS)),
+    ("dns_opt", "DnsOptions", Kind::FormedWords(ONE_WORD)),
+    ("dns_search", "DnsSearch", Kind::FormedWords(ONE_WORD)),
+    ("domainname", "Domainname", Kind::Formed(ONE_WORD)),
+    ("group_add", "GroupAdd", Kind::FormedWords(ONE_WORD)),
     ("ipc", "IpcMode", Kind::Text),
-    ("mem_swappiness", "MemorySwappiness", Kind::Whole),
+    ("mem_swappiness", "MemorySwappiness", Kind::Whole(-1, 100)),
     ("memswap_limit", "MemorySwap", Kind::Bytes),
     ("oom_kill_disable", "OomKillDisable", Kind::Flag),
-    ("oom_score_adj", "OomScoreAdj", Kind::Whole),
+    ("oom_score_adj", "OomScoreAdj", Kind::Whole(-1000, 1000)),
     ("pid", "PidMode", Kind::Text),
     ("runtime", "Runtime", Kind::Text),
     ("security_opt", "SecurityOpt", Kind::Words),
@@ -70,32 +110,37 @@ const OF_CONTAINER: [&str; 5] = [
     "Healthcheck",
 ];
 
-/// Collects what the Engine is told.
-pub(super) struct Teller<'a> {
-    pub told: BTreeMap<&'static str, Told>,
+/// Collects the settings that the Engine takes as they stand.
+pub(super) struct SettingsReader<'a> {
+    pub settings: BTreeMap<&'static str, EngineSetting>,
     pub problems: &'a mut Problems,
 }
 
-impl Teller<'_> {
-    fn tell(&mut self, key: &'static str, field: &'static str, value: Json) {
-        let part = if OF_CONTAINER.contains(&field) {
-            Part::Config
+impl SettingsReader<'_> {
+    fn set(&mut self, key: &'static str, field: &'static str, value: Json) {
+        let section = if OF_CONTAINER.contains(&field) {
+            ApiSection::Config
         } else {
-            Part::Host
+            ApiSection::Host
         };
-        self.told.insert(key, Told { part, field, value });
+        let setting = EngineSetting {
+            section,
+            field,
+            value,
+        };
+        self.settings.insert(key, setting);
     }
 
     fn wrong(&mut self, span: &Span, what: String, hint: &str) {
         self.problems
-            .push(Problem::error(span.clone(), what).hint(hint));
+            .push(Diagnostic::error_at(span.clone(), what).hint(hint));
     }
 
     /// Everything that stands in a service and is told as it is.
     pub(super) fn read(&mut self, fields: &mut Fields) {
-        for (key, field, kind) in PLAIN {
-            if let Some(value) = self.plain(fields, key, kind) {
-                self.tell(key, field, value);
+        for (key, field, kind) in PASSTHROUGH {
+            if let Some(value) = self.passthrough(fields, key, kind) {
+                self.set(key, field, value);
             }
         }
         self.expose(fields);
@@ -107,16 +152,24 @@ impl Teller<'_> {
         self.resources(fields);
     }
 
-    fn plain(&mut self, fields: &mut Fields, key: &'static str, kind: Kind) -> Option<Json> {
+    fn passthrough(&mut self, fields: &mut Fields, key: &'static str, kind: Kind) -> Option<Json> {
         match kind {
-            Kind::Text => fields.text(key, self.problems).map(|(text, _)| json!(text)),
+            Kind::Text => fields.plain(key, self.problems).map(|text| json!(text)),
+            Kind::Formed(form) => {
+                let (text, span) = fields.text(key, self.problems)?;
+                self.check_form(&text, &span, form);
+                Some(json!(text))
+            }
             Kind::Flag => {
                 let flag = fields.boolean(key, self.problems)?;
                 flag.then_some(json!(true))
             }
-            Kind::Whole => fields
-                .integer(key, self.problems)
-                .map(|number| json!(number)),
+            Kind::Whole(first, last) => {
+                let span = fields.take(key)?.span.clone();
+                let number = fields.integer(key, self.problems)?;
+                self.check_range(number, &span, first, last);
+                Some(json!(number))
+            }
             Kind::Bytes => {
                 let (text, span) = fields.text(key, self.problems)?;
                 if text.trim() == "-1" {
@@ -136,11 +189,14 @@ impl Teller<'_> {
                 }
                 value.map(|value| json!(value))
             }
-            Kind::Words => {
-                let words: Vec<String> = words(fields.one_or_many(key, self.problems))
-                    .into_iter()
-                    .map(|(word, _)| word)
-                    .collect();
+            Kind::Words | Kind::FormedWords(_) => {
+                let words = fields.one_or_many(key, self.problems).unwrap_or_default();
+                if let Kind::FormedWords(form) = kind {
+                    for (word, span) in &words {
+                        self.check_form(word, span, form);
+                    }
+                }
+                let words: Vec<String> = words.into_iter().map(|(word, _)| word).collect();
                 (!words.is_empty()).then(|| json!(words))
             }
             Kind::Pairs => {
@@ -148,6 +204,25 @@ impl Teller<'_> {
                 (!pairs.is_empty()).then(|| json!(pairs))
             }
         }
+    }
+
+    fn check_form(&mut self, text: &str, span: &Span, form: Form) {
+        let Form { fits, wanted, hint } = form;
+        if !text.is_empty() && !fits(text) {
+            self.wrong(span, format!("`{text}` is not {wanted}"), hint);
+        }
+    }
+
+    fn check_range(&mut self, number: i64, span: &Span, first: i64, last: i64) {
+        if (first..=last).contains(&number) {
+            return;
+        }
+        let hint = if last == i64::MAX {
+            format!("write a number from {first}")
+        } else {
+            format!("write a number from {first} to {last}")
+        };
+        self.wrong(span, format!("`{number}` is out of range"), &hint);
     }
 
     fn bytes(&mut self, text: &str, span: &Span) -> Option<u64> {
@@ -191,7 +266,7 @@ impl Teller<'_> {
             // The API has a set here, which is a table of nothings.
             let set: JsonMap<String, Json> =
                 ports.into_iter().map(|port| (port, json!({}))).collect();
-            self.tell("expose", "ExposedPorts", Json::Object(set));
+            self.set("expose", "ExposedPorts", Json::Object(set));
         }
     }
 
@@ -200,9 +275,14 @@ impl Teller<'_> {
             return;
         };
         let mut hosts: Vec<String> = Vec::new();
-        let mut add = |name: &str, address: &str| {
+        let mut wrong = Vec::new();
+        let mut add = |name: &str, address: &str, span: &Span| {
             // Docker wants no brackets around an IPv6 address.
             let address = address.trim_matches(['[', ']']);
+            let is_known = matches!(address, "" | "host-gateway") || (ADDRESS.fits)(address);
+            if !is_known {
+                wrong.push((format!("`{address}` is not an address"), span.clone()));
+            }
             hosts.push(format!("{name}:{address}"));
         };
         match &node.value {
@@ -211,9 +291,13 @@ impl Teller<'_> {
                     match entry.node.as_list() {
                         Some(list) => {
                             let addresses = list.iter().filter_map(Node::scalar);
-                            addresses.for_each(|address| add(&entry.key, &address));
+                            addresses.for_each(|address| add(&entry.key, &address, &entry.span));
                         }
-                        None => add(&entry.key, &entry.node.scalar().unwrap_or_default()),
+                        None => add(
+                            &entry.key,
+                            &entry.node.scalar().unwrap_or_default(),
+                            &entry.node.span,
+                        ),
                     }
                 }
             }
@@ -221,11 +305,11 @@ impl Teller<'_> {
                 for item in items {
                     let text = item.scalar().unwrap_or_default();
                     match text.split_once('=').or_else(|| text.split_once(':')) {
-                        Some((name, address)) => add(name, address),
+                        Some((name, address)) => add(name, address, &item.span),
                         None => {
                             let what = format!("`{text}` names no host with an address");
                             self.problems.push(
-                                Problem::error(item.span.clone(), what)
+                                Diagnostic::error_at(item.span.clone(), what)
                                     .hint("write `name:192.168.1.10` or `name=192.168.1.10`"),
                             );
                         }
@@ -241,9 +325,16 @@ impl Teller<'_> {
                 );
             }
         }
+        for (what, span) in wrong {
+            self.wrong(
+                &span,
+                what,
+                "write it like `192.168.1.10`, or `host-gateway`",
+            );
+        }
         hosts.sort();
         if !hosts.is_empty() {
-            self.tell("extra_hosts", "ExtraHosts", json!(hosts));
+            self.set("extra_hosts", "ExtraHosts", json!(hosts));
         }
     }
 
@@ -283,7 +374,7 @@ impl Teller<'_> {
                 }
             },
         };
-        let mut told = JsonMap::new();
+        let mut health_config = JsonMap::new();
         let durations = [
             ("interval", "Interval"),
             ("timeout", "Timeout"),
@@ -292,11 +383,12 @@ impl Teller<'_> {
         ];
         for (key, field) in durations {
             if let Some(value) = self.nanoseconds(&mut health, key) {
-                told.insert(field.to_owned(), value);
+                health_config.insert(field.to_owned(), value);
             }
         }
-        if let Some(retries) = health.integer("retries", self.problems) {
-            told.insert("Retries".to_owned(), json!(retries));
+        let retries = self.passthrough(&mut health, "retries", Kind::Whole(0, i64::MAX));
+        if let Some(retries) = retries {
+            health_config.insert("Retries".to_owned(), json!(retries));
         }
         health.finish(|_| None, self.problems);
         let test = if is_off {
@@ -305,10 +397,10 @@ impl Teller<'_> {
             test
         };
         if let Some(test) = test {
-            told.insert("Test".to_owned(), json!(test));
+            health_config.insert("Test".to_owned(), json!(test));
         }
-        if node.as_map().is_some() && !told.is_empty() {
-            self.tell("healthcheck", "Healthcheck", Json::Object(told));
+        if node.as_map().is_some() && !health_config.is_empty() {
+            self.set("healthcheck", "Healthcheck", Json::Object(health_config));
         }
     }
 
@@ -317,11 +409,11 @@ impl Teller<'_> {
         let driver = logging
             .text("driver", self.problems)
             .map(|(driver, _)| driver);
-        let options = self.plain(&mut logging, "options", Kind::Pairs);
+        let options = self.passthrough(&mut logging, "options", Kind::Pairs);
         logging.finish(|_| None, self.problems);
         if driver.is_some() || options.is_some() {
-            let told = json!({ "Type": driver.unwrap_or_default(), "Config": options.unwrap_or(json!({})) });
-            self.tell("logging", "LogConfig", told);
+            let config = json!({ "Type": driver.unwrap_or_default(), "Config": options.unwrap_or(json!({})) });
+            self.set("logging", "LogConfig", config);
         }
     }
 
@@ -352,14 +444,15 @@ impl Teller<'_> {
         }
         if !limits.is_empty() {
             limits.sort_by_key(Json::to_string);
-            self.tell("ulimits", "Ulimits", json!(limits));
+            self.set("ulimits", "Ulimits", json!(limits));
         }
     }
 
     fn block_io(&mut self, fields: &mut Fields) {
         let mut io = fields.table("blkio_config", self.problems);
-        if let Some(weight) = io.integer("weight", self.problems) {
-            self.tell("blkio_config.weight", "BlkioWeight", json!(weight));
+        let weight = self.passthrough(&mut io, "weight", Kind::Whole(0, 1000));
+        if let Some(weight) = weight {
+            self.set("blkio_config.weight", "BlkioWeight", json!(weight));
         }
         let lists = [
             (
@@ -412,7 +505,7 @@ impl Teller<'_> {
                 }
             }
             if !all.is_empty() {
-                self.tell(path, field, json!(all));
+                self.set(path, field, json!(all));
             }
         }
         io.finish(|_| None, self.problems);
@@ -454,7 +547,7 @@ impl Teller<'_> {
                 Some((self.bytes(&text, &span)?, span))
             });
             if let Some(value) = self.one_of(key, values) {
-                self.tell(key, field, json!(value));
+                self.set(key, field, json!(value));
             }
         }
         let cpus = [
@@ -466,7 +559,7 @@ impl Teller<'_> {
             Some((self.cpus(&text, &span)?, span))
         });
         if let Some(value) = self.one_of("cpus", cpus) {
-            self.tell("cpus", "NanoCpus", json!(value));
+            self.set("cpus", "NanoCpus", json!(value));
         }
         let mut pids = |from: &mut Fields, key: &'static str| {
             let span = from.take(key).map(|node| node.span.clone())?;
@@ -474,7 +567,7 @@ impl Teller<'_> {
         };
         let pids = [pids(fields, "pids_limit"), pids(&mut limits, "pids")];
         if let Some(value) = self.one_of("pids_limit", pids) {
-            self.tell("pids_limit", "PidsLimit", json!(value));
+            self.set("pids_limit", "PidsLimit", json!(value));
         }
         // The Engine has no reservation of processors.
         reserved.leave_alone(&["cpus", "generic_resources"]);
@@ -523,7 +616,8 @@ pub(super) fn restart_policy(fields: &mut Fields, problems: &mut Problems) -> Op
                 .map(|(_, span)| span.clone())
                 .unwrap_or_default();
             let what = format!("`{other}` is not a condition of a restart");
-            problems.push(Problem::error(span, what).hint("use `none`, `on-failure` or `any`"));
+            problems
+                .push(Diagnostic::error_at(span, what).hint("use `none`, `on-failure` or `any`"));
             None
         }
     }

@@ -1,11 +1,13 @@
 //! What a container finds in its file system: volumes, tmpfs, configs and secrets. Pure.
 
-use super::reader::{Context, words};
+use super::context::ServiceContext;
 use super::values::{VOLUME_OPTIONS, parse_bytes};
+use crate::error::Diagnostic;
 use crate::input::fields::{Fields, integer};
 use crate::input::node::{Map, Node, Value};
-use crate::input::problem::{Problem, Span, suggestion};
+use crate::input::problem::{Span, suggestion};
 use crate::plan::Problems;
+use crate::plan::naming::resource_name;
 use serde_json::{Map as JsonMap, Value as Json, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -38,8 +40,8 @@ pub enum Volume {
         target: String,
         /// The name of the Engine's volume, when it is one.
         volume: Option<String>,
-        /// The mount itself.
-        told: Json,
+        /// The mount itself, as the API takes it.
+        api: Json,
     },
 }
 
@@ -50,7 +52,7 @@ impl Volume {
             Self::Bind { source, target } => format!("{}:{target}", source.display()),
             Self::Named { name, target } => format!("{name}:{target}"),
             Self::Anonymous { target } => target.clone(),
-            Self::Mount { told, .. } => told.to_string(),
+            Self::Mount { api, .. } => api.to_string(),
         }
     }
 
@@ -71,7 +73,7 @@ impl Volume {
                 options.split(',').any(|option| option == "ro")
             }
             Self::Anonymous { .. } => false,
-            Self::Mount { told, .. } => told.get("ReadOnly") == Some(&json!(true)),
+            Self::Mount { api, .. } => api.get("ReadOnly") == Some(&json!(true)),
         }
     }
 
@@ -89,8 +91,8 @@ impl Volume {
     pub fn host_path(&self) -> Option<&Path> {
         match self {
             Self::Bind { source, .. } => Some(source),
-            Self::Mount { told, .. } if told.get("Type") == Some(&json!("bind")) => {
-                told.get("Source").and_then(Json::as_str).map(Path::new)
+            Self::Mount { api, .. } if api.get("Type") == Some(&json!("bind")) => {
+                api.get("Source").and_then(Json::as_str).map(Path::new)
             }
             _ => None,
         }
@@ -154,7 +156,7 @@ impl GivenFile {
 /// The volumes of a service; those of the type tmpfs too.
 pub(super) fn volumes(
     fields: &mut Fields,
-    context: &Context,
+    context: &ServiceContext,
     problems: &mut Problems,
 ) -> Vec<Volume> {
     let path = format!("{}.volumes", fields.path);
@@ -168,7 +170,7 @@ pub(super) fn volumes(
                 None => {
                     let what = format!("`{path}` must be a list of strings or tables");
                     let label = format!("this is {}", item.value);
-                    problems.push(Problem::error(item.span.clone(), what).label(label));
+                    problems.push(Diagnostic::error_at(item.span.clone(), what).label(label));
                     None
                 }
             },
@@ -177,13 +179,13 @@ pub(super) fn volumes(
 }
 
 fn wrong(problems: &mut Problems, span: &Span, what: String, hint: &str) {
-    problems.push(Problem::error(span.clone(), what).hint(hint));
+    problems.push(Diagnostic::error_at(span.clone(), what).hint(hint));
 }
 
 fn short_volume(
     filled: &str,
     span: &Span,
-    context: &Context,
+    context: &ServiceContext,
     problems: &mut Problems,
 ) -> Option<Volume> {
     let mut parts = filled.splitn(3, ':');
@@ -232,7 +234,7 @@ fn short_volume(
 fn volume_name(
     key: &str,
     span: &Span,
-    context: &Context,
+    context: &ServiceContext,
     problems: &mut Problems,
 ) -> Option<String> {
     if let Some(known) = context.volumes.iter().find(|volume| volume.key == key) {
@@ -258,7 +260,7 @@ fn volume_name(
         wrong(problems, span, what, &hint);
         return None;
     }
-    Some(format!("homelab-{}_{key}", context.env))
+    Some(resource_name(context.env, key))
 }
 
 /// A volume in its long form, as far as all types have the same keys.
@@ -268,22 +270,22 @@ struct Long<'a> {
     target: String,
     read_only: bool,
     /// What the Engine's API takes, so far.
-    told: JsonMap<String, Json>,
+    api: JsonMap<String, Json>,
 }
 
 fn long_volume(
     path: &str,
     item: &Node,
     map: &Map,
-    context: &Context,
+    context: &ServiceContext,
     problems: &mut Problems,
 ) -> Option<Volume> {
     let mut fields = Fields::new(path, Some(map));
-    let kind = fields.text("type", problems).map(|(kind, _)| kind);
+    let kind = fields.plain("type", problems);
     let source = fields.text("source", problems);
-    let target = fields.text("target", problems).map(|(target, _)| target);
+    let target = fields.plain("target", problems);
     let read_only = fields.boolean("read_only", problems).unwrap_or(false);
-    let consistency = fields.text("consistency", problems).map(|(text, _)| text);
+    let consistency = fields.plain("consistency", problems);
     let bind = fields.table("bind", problems);
     let volume = fields.table("volume", problems);
     let tmpfs = fields.table("tmpfs", problems);
@@ -305,21 +307,21 @@ fn long_volume(
         wrong(problems, &item.span, what, types);
         return None;
     };
-    let mut told = JsonMap::new();
-    told.insert("Type".to_owned(), json!(kind));
-    told.insert("Target".to_owned(), json!(target));
+    let mut api = JsonMap::new();
+    api.insert("Type".to_owned(), json!(kind));
+    api.insert("Target".to_owned(), json!(target));
     if read_only {
-        told.insert("ReadOnly".to_owned(), json!(true));
+        api.insert("ReadOnly".to_owned(), json!(true));
     }
     if let Some(consistency) = consistency {
-        told.insert("Consistency".to_owned(), json!(consistency));
+        api.insert("Consistency".to_owned(), json!(consistency));
     }
     let long = Long {
         item,
         source,
         target,
         read_only,
-        told,
+        api,
     };
     match kind.as_str() {
         "bind" => long.bind(bind, problems),
@@ -346,7 +348,7 @@ impl Long<'_> {
         Volume::Mount {
             target: self.target,
             volume,
-            told: Json::Object(self.told),
+            api: Json::Object(self.api),
         }
     }
 
@@ -367,10 +369,10 @@ impl Long<'_> {
             wrong(problems, &self.item.span, what, hint);
             return None;
         }
-        let propagation = keys.text("propagation", problems).map(|(text, _)| text);
+        let propagation = keys.plain("propagation", problems);
         let create = keys.boolean("create_host_path", problems);
-        let selinux = keys.text("selinux", problems).map(|(text, _)| text);
-        let recursive = keys.text("recursive", problems).map(|(text, _)| text);
+        let selinux = keys.plain("selinux", problems);
+        let recursive = keys.plain("recursive", problems);
         keys.finish(|_| None, problems);
         // Only the old form of the API makes a folder that is not there, as the short form of the file does, and knows of
         // SELinux.
@@ -380,7 +382,7 @@ impl Long<'_> {
                 target: self.with_options(selinux.into_iter().chain(propagation)),
             });
         }
-        self.told.insert("Source".to_owned(), json!(source));
+        self.api.insert("Source".to_owned(), json!(source));
         let mut options = JsonMap::new();
         if let Some(propagation) = propagation {
             options.insert("Propagation".to_owned(), json!(propagation));
@@ -395,7 +397,7 @@ impl Long<'_> {
             options.insert(field.to_owned(), json!(true));
         }
         if !options.is_empty() {
-            self.told
+            self.api
                 .insert("BindOptions".to_owned(), Json::Object(options));
         }
         Some(self.mount(None))
@@ -404,11 +406,11 @@ impl Long<'_> {
     fn volume(
         mut self,
         mut keys: Fields,
-        context: &Context,
+        context: &ServiceContext,
         problems: &mut Problems,
     ) -> Option<Volume> {
         let nocopy = keys.boolean("nocopy", problems).unwrap_or(false);
-        let subpath = keys.text("subpath", problems).map(|(text, _)| text);
+        let subpath = keys.plain("subpath", problems);
         let labels = keys.pairs("labels", problems);
         keys.finish(|_| None, problems);
         let name = match self.source.take() {
@@ -425,11 +427,11 @@ impl Long<'_> {
             }
             (name, subpath) => {
                 if let Some(name) = &name {
-                    self.told.insert("Source".to_owned(), json!(name));
+                    self.api.insert("Source".to_owned(), json!(name));
                 }
                 let labels = (!labels.is_empty()).then_some(labels);
                 let options = json!({ "NoCopy": nocopy, "Subpath": subpath, "Labels": labels });
-                self.told.insert("VolumeOptions".to_owned(), options);
+                self.api.insert("VolumeOptions".to_owned(), options);
                 Some(self.mount(name))
             }
         }
@@ -449,19 +451,19 @@ impl Long<'_> {
             options.insert("Mode".to_owned(), json!(mode));
         }
         keys.finish(|_| None, problems);
-        self.told
+        self.api
             .insert("TmpfsOptions".to_owned(), Json::Object(options));
         self.mount(None)
     }
 
     fn image(mut self, mut keys: Fields, problems: &mut Problems) -> Volume {
-        let subpath = keys.text("subpath", problems).map(|(text, _)| text);
+        let subpath = keys.plain("subpath", problems);
         keys.finish(|_| None, problems);
         let source = self.source.take().map(|(source, _)| source);
-        self.told.insert("Source".to_owned(), json!(source));
+        self.api.insert("Source".to_owned(), json!(source));
         if let Some(subpath) = subpath {
             let options = json!({ "Subpath": subpath });
-            self.told.insert("ImageOptions".to_owned(), options);
+            self.api.insert("ImageOptions".to_owned(), options);
         }
         self.mount(None)
     }
@@ -470,7 +472,7 @@ impl Long<'_> {
 /// Mount points of `tmpfs` with their options.
 pub(super) fn tmpfs(fields: &mut Fields, problems: &mut Problems) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
-    for (text, span) in words(fields.one_or_many("tmpfs", problems)) {
+    for (text, span) in fields.one_or_many("tmpfs", problems).unwrap_or_default() {
         let (path, options) = text.split_once(':').unwrap_or((&text, ""));
         if path.starts_with('/') {
             all.insert(path.to_owned(), options.to_owned());
@@ -485,7 +487,7 @@ pub(super) fn tmpfs(fields: &mut Fields, problems: &mut Problems) -> BTreeMap<St
 /// The configs and secrets of a service.
 pub(super) fn files(
     fields: &mut Fields,
-    context: &Context,
+    context: &ServiceContext,
     problems: &mut Problems,
 ) -> Vec<GivenFile> {
     let mut all = Vec::new();
@@ -516,7 +518,7 @@ fn given_file(
         Some(name) => Some((name, item.span.clone())),
         None => fields.text("source", problems),
     };
-    let target = fields.text("target", problems).map(|(target, _)| target);
+    let target = fields.plain("target", problems);
     let uid = fields.text("uid", problems);
     let gid = fields.text("gid", problems);
     let mode = fields.take("mode").map(|node| match &node.value {
@@ -572,7 +574,8 @@ fn given_file(
         let what = format!(
             "`uid`, `gid` and `mode` of {kind} `{name}` do nothing: a file of the host keeps its own"
         );
-        problems.push(Problem::warning(span.clone(), what).hint("set them on the file itself"));
+        problems
+            .push(Diagnostic::warning_at(span.clone(), what).hint("set them on the file itself"));
     }
     Some(GivenFile {
         kind,

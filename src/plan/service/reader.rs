@@ -1,48 +1,28 @@
 //! The keys of a service from values to what the Engine is told. Pure.
 
-use super::compose_resources::{ExtraNetwork, ExtraVolume};
-use super::engine_settings::{NO_GPU, Teller, restart_policy};
+use super::context::ServiceContext;
+use super::engine_settings::{NO_GPU, SettingsReader, restart_policy};
 use super::values::{capability, is_host_name, is_signal, parse_bytes, parse_duration};
 use super::{
-    Dependency, Device, EnvFile, PullPolicy, Ready, Restart, Service, mounts, networks, split_tag,
+    Dependency, DependencyCondition, Device, EnvFile, PullPolicy, Restart, Service, mounts,
+    networks, split_tag,
 };
-use crate::input::compose::Project;
+use crate::error::Diagnostic;
 use crate::input::fields::{Fields, Named};
 use crate::input::node::{Map, Node, Value};
-use crate::input::problem::{Problem, Span, nearest};
+use crate::input::problem::{Span, nearest};
 use crate::plan::Problems;
+use crate::plan::naming::is_own_label;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 use toml::Spanned;
 
-/// What a service is read in.
-pub(in crate::plan) struct Context<'a> {
-    /// The environment.
-    pub env: &'a str,
-    /// The host that the service runs on.
-    pub host: &'a str,
-    /// The slice of the environment's containers, when it has one.
-    pub slice: Option<&'a str>,
-    /// The merged Compose files of the environment.
-    pub project: &'a Project,
-    /// The names under which the files know the home network.
-    pub lan: &'a BTreeSet<String>,
-    /// The other networks.
-    pub networks: &'a [ExtraNetwork],
-    /// The volumes that the files declare.
-    pub volumes: &'a [ExtraVolume],
-    /// Active profiles.
-    pub profiles: &'a BTreeSet<String>,
-    /// Whether a place is in homelab.toml, where volumes need no declaration.
-    pub is_native: &'a dyn Fn(&Span) -> bool,
-}
-
 /// A service that was read.
-pub(in crate::plan) struct Read {
+pub(in crate::plan) struct ParsedService {
     pub service: Service,
-    /// Its address on the home network, with the place where it stands.
+    /// Its address on the LAN, with the place where it stands.
     pub address: Option<Spanned<Ipv4Addr>>,
     /// Whether the file names an image, readable or not.
     pub has_image: bool,
@@ -54,9 +34,9 @@ pub(in crate::plan) struct Read {
 pub(in crate::plan) fn read(
     name: &Spanned<String>,
     keys: &Map,
-    context: &Context,
+    context: &ServiceContext,
     problems: &mut Problems,
-) -> Read {
+) -> ParsedService {
     let mut fields = Fields::new(format!("services.{}", name.get_ref()), Some(keys));
     let fields = &mut fields;
     let mut service = Service {
@@ -66,7 +46,7 @@ pub(in crate::plan) fn read(
         compose_files: context.project.files.clone(),
         host: context.host.to_owned(),
         slice: context.slice.map(str::to_owned),
-        number: 1,
+        replica: 1,
         ..Service::default()
     };
     let mut reader = Reader { fields, problems };
@@ -84,12 +64,12 @@ pub(in crate::plan) fn read(
     service.tmpfs = mounts::tmpfs(fields, problems);
     service.files = mounts::files(fields, context, problems);
     let address = networks::read(fields, &mut service, context, problems);
-    let mut teller = Teller {
-        told: BTreeMap::new(),
+    let mut settings = SettingsReader {
+        settings: BTreeMap::new(),
         problems,
     };
-    teller.read(fields);
-    service.told = teller.told;
+    settings.read(fields);
+    service.engine_settings = settings.settings;
     if service.slice.is_some()
         && let Some(node) = fields.take("cgroup_parent")
     {
@@ -98,7 +78,7 @@ pub(in crate::plan) fn read(
             fields.path
         );
         problems.push(
-            Problem::error(node.span.clone(), what)
+            Diagnostic::error_at(node.span.clone(), what)
                 .hint("take it out: the slice isolates and limits the environment"),
         );
     }
@@ -112,17 +92,12 @@ pub(in crate::plan) fn read(
         "extends",
     ]);
     fields.finish(of_compose, problems);
-    Read {
+    ParsedService {
         service,
         address,
         has_image,
         scale,
     }
-}
-
-/// A list that may have been given as one word.
-pub(super) fn words(list: Option<Vec<(String, Span)>>) -> Vec<(String, Span)> {
-    list.unwrap_or_default()
 }
 
 struct Reader<'a, 'b> {
@@ -133,7 +108,7 @@ struct Reader<'a, 'b> {
 impl Reader<'_, '_> {
     fn wrong(&mut self, span: &Span, what: String, hint: &str) {
         self.problems
-            .push(Problem::error(span.clone(), what).hint(hint));
+            .push(Diagnostic::error_at(span.clone(), what).hint(hint));
     }
 
     fn text(&mut self, key: &'static str) -> Option<(String, Span)> {
@@ -158,7 +133,7 @@ impl Reader<'_, '_> {
         if !fits(&value) {
             let what = format!("`{value}` is not {wanted}");
             self.problems
-                .push(Problem::error(span, what).label(format!("`{key}` takes {wanted}")));
+                .push(Diagnostic::error_at(span, what).label(format!("`{key}` takes {wanted}")));
         }
         Some(value)
     }
@@ -269,7 +244,11 @@ impl Reader<'_, '_> {
         service.environment = self.environment();
         service.env_file = self.env_files();
         service.labels = self.labels();
-        let files = words(self.fields.one_or_many("label_file", self.problems)).into_iter();
+        let files = self
+            .fields
+            .one_or_many("label_file", self.problems)
+            .unwrap_or_default()
+            .into_iter();
         service.label_file = files
             .map(|(path, span)| EnvFile {
                 path: PathBuf::from(path),
@@ -371,7 +350,7 @@ impl Reader<'_, '_> {
     fn labels(&mut self) -> BTreeMap<String, String> {
         let mut all = BTreeMap::new();
         for (key, value, span) in self.fields.assignments("labels", self.problems) {
-            if key.starts_with("homelab.") || key.starts_with("com.docker.compose.") {
+            if is_own_label(&key) {
                 self.wrong(
                     &span,
                     format!("the label `{key}` is homelab's own"),
@@ -395,7 +374,7 @@ impl Reader<'_, '_> {
 
     fn capabilities(&mut self, key: &'static str) -> Vec<String> {
         let mut all = Vec::new();
-        for (text, span) in words(self.fields.list(key, self.problems)) {
+        for (text, span) in self.fields.list(key, self.problems).unwrap_or_default() {
             match capability(&text) {
                 Ok(name) => all.push(name),
                 Err(hint) => self.wrong(&span, format!("`{text}` is not a capability"), &hint),
@@ -468,7 +447,10 @@ impl Reader<'_, '_> {
             // The Engine counts whole seconds; half a second of grace must not become none.
             duration.map(|d| Duration::from_secs(d.as_secs() + u64::from(d.subsec_nanos() > 0)))
         });
-        let own = words(self.fields.list("profiles", self.problems));
+        let own = self
+            .fields
+            .list("profiles", self.problems)
+            .unwrap_or_default();
         service.is_active = own.is_empty()
             || own
                 .iter()
@@ -510,7 +492,7 @@ impl Reader<'_, '_> {
             let what = format!("`{path}` must be a table");
             let label = format!("this is {}", node.value);
             self.problems
-                .push(Problem::error(node.span.clone(), what).label(label));
+                .push(Diagnostic::error_at(node.span.clone(), what).label(label));
         }
         let mut keys = Fields::new(path, map);
         let condition = keys.text("condition", self.problems);
@@ -518,11 +500,11 @@ impl Reader<'_, '_> {
         let restart = keys.boolean("restart", self.problems).unwrap_or(false);
         keys.finish(|_| None, self.problems);
         let condition = match condition {
-            None => Ready::Started,
+            None => DependencyCondition::Started,
             Some((text, span)) => match text.as_str() {
-                "service_started" => Ready::Started,
-                "service_healthy" => Ready::Healthy,
-                "service_completed_successfully" => Ready::Completed,
+                "service_started" => DependencyCondition::Started,
+                "service_healthy" => DependencyCondition::Healthy,
+                "service_completed_successfully" => DependencyCondition::Completed,
                 other => {
                     let what = format!("`{other}` cannot be waited for");
                     let known = [
@@ -535,7 +517,7 @@ impl Reader<'_, '_> {
                         None => format!("the conditions are `{}`", known.join("`, `")),
                     };
                     self.wrong(&span, what, &hint);
-                    Ready::Started
+                    DependencyCondition::Started
                 }
             },
         };

@@ -1,10 +1,11 @@
 //! Containers: making them, starting, stopping, replacing and removing them.
 
-use super::{Engine, NewContainer, convert, patiently, refused, said, unless_gone};
-use crate::error::{Blocker, Failure};
+use super::{Engine, engine_error, ignore_not_found, message, request, with_timeout};
+use crate::diff::step::{ContainerAction, NewContainer};
+use crate::error::{Diagnostic, Error};
+use crate::plan::naming::{LABEL_FINGERPRINT, successor_name};
 use crate::plan::{Attachment, FileSource, GivenFile, Service};
-use crate::state::{LABEL_FINGERPRINT, SUCCESSOR};
-use bollard::errors::Error;
+use bollard::errors::Error as EngineError;
 use bollard::models::NetworkConnectRequest;
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, RemoveContainerOptions, RenameContainerOptionsBuilder,
@@ -14,42 +15,76 @@ use bollard::query_parameters::{
 use futures_util::StreamExt;
 use std::time::Duration;
 
-/// How often a container is renamed before homelab gives up, a moment apart.
+/// How often a container is renamed before homelab gives up.
 const RENAMES: u32 = 50;
-const MOMENT: Duration = Duration::from_millis(100);
+/// How long it waits in between.
+const RENAME_PAUSE: Duration = Duration::from_millis(100);
 
 impl Engine {
+    /// Carries out an act on a container; returns what the Engine did otherwise than it was told.
+    ///
+    /// # Errors
+    /// When the Engine refuses, or what is waited for never comes.
+    pub async fn carry_out_container(
+        &self,
+        action: &ContainerAction,
+    ) -> Result<Vec<String>, Error> {
+        match action {
+            ContainerAction::Create(new) => return self.create_container(new).await,
+            ContainerAction::JoinNetwork {
+                name,
+                service,
+                attachment,
+            } => self.join_network(name, service, attachment).await?,
+            ContainerAction::PutFiles { name, files } => self.put_files(name, files).await?,
+            ContainerAction::Replace { name, old } => self.replace_container(name, old).await?,
+            ContainerAction::Restart { name } => self.restart_container(name).await?,
+            ContainerAction::WaitFor {
+                name,
+                condition,
+                is_required,
+            } => match self.wait_for(name, *condition).await {
+                Err(_) if !is_required => {}
+                result => result?,
+            },
+            ContainerAction::Start { name } => self.start_container(name).await?,
+            ContainerAction::Stop { name } => self.stop_container(name).await?,
+            ContainerAction::Remove { name } => self.remove_container(name).await?,
+        }
+        Ok(Vec::new())
+    }
+
     /// Makes a container, which does not run yet; returns what the Engine made otherwise than it was told.
     ///
     /// # Errors
     /// When its name is taken meanwhile, or the Engine refuses a setting.
-    pub async fn create_container(&self, new: &NewContainer) -> Result<Vec<String>, Failure> {
+    async fn create_container(&self, new: &NewContainer) -> Result<Vec<String>, Error> {
         let name = &new.name;
         let mut options = CreateContainerOptionsBuilder::new().name(name);
         if let Some(platform) = &new.service.platform {
             options = options.platform(platform);
         }
         let options = options.build();
-        let body = convert::container_body(new, self.api)?;
+        let body = request::container_body(new, self.api)?;
         let what = format!("make container `{name}`");
         match self.client.create_container(Some(options), body).await {
             Ok(made) => Ok(made.warnings),
-            Err(Error::DockerResponseServerError {
+            Err(EngineError::DockerResponseServerError {
                 status_code: 409, ..
             }) => {
                 // A run that was killed may just have made the same one.
-                let found = patiently(self.client.inspect_container(name, None)).await;
+                let found = with_timeout(self.client.inspect_container(name, None)).await;
                 let labels = found.ok().and_then(|found| found.config?.labels);
                 let made_from = labels.and_then(|mut labels| labels.remove(LABEL_FINGERPRINT));
                 if made_from == Some(new.service.fingerprint()) {
                     return Ok(Vec::new());
                 }
-                Err(Failure::new(
+                Err(Error::new(
                     format!("cannot {what}: another container of that name was made meanwhile"),
                     "run the command again",
                 ))
             }
-            Err(error) => Err(refused(&what, &error)),
+            Err(error) => Err(engine_error(&what, &error)),
         }
     }
 
@@ -57,25 +92,25 @@ impl Engine {
     ///
     /// # Errors
     /// When the network is gone, or the Engine fails. A container that is on it already is no failure.
-    pub async fn join_network(
+    async fn join_network(
         &self,
         name: &str,
         service: &Service,
         attachment: &Attachment,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), Error> {
         let request = NetworkConnectRequest {
             container: name.to_owned(),
-            endpoint_config: Some(convert::endpoint(service, attachment, self.api)),
+            endpoint_config: Some(request::endpoint(service, attachment, self.api)),
         };
         let network = &attachment.network;
         let what = format!("put container `{name}` on network `{network}`");
         match self.client.connect_network(network, request).await {
-            Err(Error::DockerResponseServerError { message, .. })
+            Err(EngineError::DockerResponseServerError { message, .. })
                 if message.contains("already exists in network") =>
             {
                 Ok(())
             }
-            result => result.map_err(|error| refused(&what, &error)),
+            result => result.map_err(|error| engine_error(&what, &error)),
         }
     }
 
@@ -83,10 +118,10 @@ impl Engine {
     ///
     /// # Errors
     /// When the Engine fails.
-    pub async fn put_files(&self, name: &str, files: &[GivenFile]) -> Result<(), Failure> {
+    async fn put_files(&self, name: &str, files: &[GivenFile]) -> Result<(), Error> {
         let what = format!("put files into container `{name}`");
         let archive = archive(files).map_err(|_| {
-            Failure::new(
+            Error::new(
                 format!(
                     "a config or secret of container `{name}` has a path that no archive takes"
                 ),
@@ -98,23 +133,23 @@ impl Engine {
             .client
             .upload_to_container(name, Some(options), bollard::body_full(archive.into()))
             .await;
-        result.map_err(|error| refused(&what, &error))
+        result.map_err(|error| engine_error(&what, &error))
     }
 
     /// Puts a container's successor in its place. When it does not start, the old one is started again.
     ///
     /// # Errors
     /// When the successor does not start, or the Engine fails.
-    pub async fn replace_container(&self, name: &str, old: &str) -> Result<(), Failure> {
-        let successor = format!("{name}{SUCCESSOR}");
-        let ran = patiently(self.client.inspect_container(old, None)).await;
+    async fn replace_container(&self, name: &str, old: &str) -> Result<(), Error> {
+        let successor = successor_name(name);
+        let ran = with_timeout(self.client.inspect_container(old, None)).await;
         let ran = ran
             .ok()
             .and_then(|found| found.state?.running)
             .unwrap_or(false);
         self.stop_container(old).await?;
-        if let Err(failure) = self.start_container(&successor).await {
-            let mut blockers = failure.blockers;
+        if let Err(error) = self.start_container(&successor).await {
+            let mut diagnostics = error.diagnostics;
             let undone = self.give_up(&successor, old, ran).await;
             let (what, hint) = match undone {
                 Ok(()) if ran => (
@@ -126,41 +161,41 @@ impl Engine {
                     "correct the service and run the command again",
                 ),
                 Err(again) => {
-                    blockers.extend(again.blockers);
+                    diagnostics.extend(again.diagnostics);
                     (
                         format!("the old container `{old}` could not be started again either"),
                         "`docker ps -a` shows what there is; run the command again when the cause is gone",
                     )
                 }
             };
-            blockers.push(Blocker::new(what, hint));
-            return Err(blockers.into());
+            diagnostics.push(Diagnostic::error(what, hint));
+            return Err(diagnostics.into());
         }
         self.remove_container(old).await?;
         self.rename_container(&successor, name).await
     }
 
     /// Renames a container. One that is just ending cannot be renamed for a moment (`sandbox … not found`).
-    async fn rename_container(&self, from: &str, to: &str) -> Result<(), Failure> {
+    async fn rename_container(&self, from: &str, to: &str) -> Result<(), Error> {
         let options = RenameContainerOptionsBuilder::new().name(to).build();
         let mut tries = RENAMES;
         loop {
             tries -= 1;
             match self.client.rename_container(from, options.clone()).await {
-                Err(Error::DockerResponseServerError { message, .. })
+                Err(EngineError::DockerResponseServerError { message, .. })
                     if tries > 0 && message.contains("sandbox") =>
                 {
-                    tokio::time::sleep(MOMENT).await;
+                    tokio::time::sleep(RENAME_PAUSE).await;
                 }
                 result => {
                     let what = format!("give container `{from}` the name `{to}`");
-                    return result.map_err(|error| refused(&what, &error));
+                    return result.map_err(|error| engine_error(&what, &error));
                 }
             }
         }
     }
 
-    async fn give_up(&self, successor: &str, old: &str, ran: bool) -> Result<(), Failure> {
+    async fn give_up(&self, successor: &str, old: &str, ran: bool) -> Result<(), Error> {
         self.remove_container(successor).await?;
         if ran {
             self.start_container(old).await?;
@@ -172,7 +207,7 @@ impl Engine {
     ///
     /// # Errors
     /// When the Engine fails.
-    pub async fn restart_container(&self, name: &str) -> Result<(), Failure> {
+    async fn restart_container(&self, name: &str) -> Result<(), Error> {
         self.stop_container(name).await?;
         self.start_container(name).await
     }
@@ -181,15 +216,15 @@ impl Engine {
     ///
     /// # Errors
     /// When its address is taken, its network is gone, or its command cannot be run.
-    pub async fn start_container(&self, name: &str) -> Result<(), Failure> {
+    async fn start_container(&self, name: &str) -> Result<(), Error> {
         let result = self
             .client
             .start_container(name, None::<StartContainerOptions>)
             .await;
         result.map_err(|error| {
-            let said = said(&error);
+            let said = message(&error);
             if said.contains("Address already in use") {
-                return Failure::new(
+                return Error::new(
                     format!(
                         "container `{name}` cannot start: something on this machine has its address"
                     ),
@@ -198,18 +233,18 @@ impl Engine {
             }
             if let Some((_, port)) = said.split_once("Bind for ") {
                 let port = port.split_whitespace().next().unwrap_or_default();
-                return Failure::new(
+                return Error::new(
                     format!("container `{name}` cannot start: something on this machine has the port {port}"),
                     "`docker ps` and `ss -ltnp` show who; publish another port, or give the service an address of its own",
                 );
             }
             if said.contains("network id") && said.contains("not found") {
-                return Failure::new(
+                return Error::new(
                     format!("container `{name}` cannot start: Docker lost its network, because the network's parent link was missing when Docker was started"),
                     "restart Docker now that the link is there: `systemctl restart docker`",
                 );
             }
-            refused(&format!("start container `{name}`"), &error)
+            engine_error(&format!("start container `{name}`"), &error)
         })
     }
 
@@ -217,26 +252,26 @@ impl Engine {
     ///
     /// # Errors
     /// When the Engine fails. A container that is gone or stopped already is no failure.
-    pub async fn stop_container(&self, name: &str) -> Result<(), Failure> {
+    async fn stop_container(&self, name: &str) -> Result<(), Error> {
         let result = self
             .client
             .stop_container(name, None::<StopContainerOptions>)
             .await;
-        unless_gone(result, &format!("stop container `{name}`"))
+        ignore_not_found(result, &format!("stop container `{name}`"))
     }
 
     /// Removes a stopped container; its volumes stay.
     ///
     /// # Errors
     /// When it runs, or the Engine fails. A container that is gone is no failure.
-    pub async fn remove_container(&self, name: &str) -> Result<(), Failure> {
+    async fn remove_container(&self, name: &str) -> Result<(), Error> {
         let result = self
             .client
             .remove_container(name, None::<RemoveContainerOptions>)
             .await;
         match result {
             // Somebody else is at it, such as a run that was killed: it is done when it is done.
-            Err(Error::DockerResponseServerError {
+            Err(EngineError::DockerResponseServerError {
                 status_code: 409,
                 message,
             }) if message.contains("already in progress") => {
@@ -246,7 +281,7 @@ impl Engine {
                 let _ = self.client.wait_container(name, Some(removed)).next().await;
                 Ok(())
             }
-            result => unless_gone(result, &format!("remove container `{name}`")),
+            result => ignore_not_found(result, &format!("remove container `{name}`")),
         }
     }
 }

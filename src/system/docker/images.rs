@@ -1,10 +1,11 @@
 //! Images: which there are, and pulling them with their progress.
 
-use super::{Engine, patiently, refused, said};
-use crate::error::Failure;
+use super::{Engine, engine_error, message, with_timeout};
+use crate::diff::step::ImageAction;
+use crate::error::Error;
 use crate::plan::split_tag;
 use bollard::auth::DockerCredentials;
-use bollard::errors::Error;
+use bollard::errors::Error as EngineError;
 use bollard::models::CreateImageInfo;
 use bollard::query_parameters::{CreateImageOptionsBuilder, ListImagesOptions};
 use docker_credential::DockerCredential;
@@ -14,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// How far the pull of an image is, in bytes. Layers become known one after the other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
+pub struct PullProgress {
     /// What is here.
     pub done: u64,
     /// What is known to come.
@@ -29,12 +30,9 @@ impl Engine {
     ///
     /// # Errors
     /// When the Engine fails; an image that is not there is no failure.
-    pub async fn images(
-        &self,
-        names: &BTreeSet<&str>,
-    ) -> Result<BTreeMap<String, String>, Failure> {
-        let list = patiently(self.client.list_images(None::<ListImagesOptions>)).await;
-        let list = list.map_err(|error| refused("list the images", &error))?;
+    pub async fn images(&self, names: &BTreeSet<&str>) -> Result<BTreeMap<String, String>, Error> {
+        let list = with_timeout(self.client.list_images(None::<ListImagesOptions>)).await;
+        let list = list.map_err(|error| engine_error("list the images", &error))?;
         let mut ids: BTreeMap<&str, &str> = BTreeMap::new();
         for image in &list {
             for tag in image.repo_tags.iter().chain(&image.repo_digests) {
@@ -60,26 +58,39 @@ impl Engine {
     }
 
     /// The id of an image that is there.
-    async fn image(&self, name: &str) -> Result<Option<String>, Failure> {
-        match patiently(self.client.inspect_image(name)).await {
+    async fn image(&self, name: &str) -> Result<Option<String>, Error> {
+        match with_timeout(self.client.inspect_image(name)).await {
             Ok(image) => Ok(image.id),
-            Err(Error::DockerResponseServerError {
+            Err(EngineError::DockerResponseServerError {
                 status_code: 404, ..
             }) => Ok(None),
-            Err(error) => Err(refused(&format!("look up image `{name}`"), &error)),
+            Err(error) => Err(engine_error(&format!("look up image `{name}`"), &error)),
         }
+    }
+
+    /// Carries out an act on an image; `tell` hears how far it is.
+    ///
+    /// # Errors
+    /// When no registry has it or can be reached.
+    pub async fn carry_out_image(
+        &self,
+        action: &ImageAction,
+        tell: impl FnMut(PullProgress),
+    ) -> Result<(), Error> {
+        let ImageAction::Pull { image, platform } = action;
+        self.pull(image, platform.as_deref(), tell).await
     }
 
     /// Pulls an image; `tell` hears how far it is.
     ///
     /// # Errors
     /// When no registry has it or can be reached.
-    pub async fn pull(
+    async fn pull(
         &self,
         image: &str,
         platform: Option<&str>,
-        mut tell: impl FnMut(Progress),
-    ) -> Result<(), Failure> {
+        mut tell: impl FnMut(PullProgress),
+    ) -> Result<(), Error> {
         let (repository, tag) = split_tag(image);
         // Without a tag the Engine pulls all of them.
         let options = CreateImageOptionsBuilder::new()
@@ -87,43 +98,44 @@ impl Engine {
             .tag(tag.unwrap_or("latest"))
             .platform(platform.unwrap_or_default())
             .build();
-        let mut layers: BTreeMap<String, Progress> = BTreeMap::new();
+        let mut layers: BTreeMap<String, PullProgress> = BTreeMap::new();
         let login = login(registry(repository)).await;
         let result = self
             .client
             .create_image(Some(options), None, login)
             .try_for_each(|step| {
                 note(step, &mut layers);
-                let sum = layers
-                    .values()
-                    .fold(Progress::default(), |sum, layer| Progress {
-                        done: sum.done + layer.done,
-                        total: sum.total + layer.total,
-                    });
+                let sum =
+                    layers
+                        .values()
+                        .fold(PullProgress::default(), |sum, layer| PullProgress {
+                            done: sum.done + layer.done,
+                            total: sum.total + layer.total,
+                        });
                 tell(sum);
                 std::future::ready(Ok(()))
             })
             .await;
         result.map_err(|error| {
-            let said = said(&error);
+            let said = message(&error);
             let is_unknown = ["no basic auth credentials", "unauthorized", "authentication required"]
                 .iter()
                 .any(|words| said.contains(words));
             let host = registry(repository);
             let host = if host == DOCKER_HUB { String::new() } else { format!(" {host}") };
             match &error {
-                _ if is_unknown => Failure::new(
+                _ if is_unknown => Error::new(
                     format!("image `{image}` cannot be pulled: its registry wants another login"),
                     format!("log in as who runs homelab: `docker login{host}`"),
                 ),
-                Error::DockerResponseServerError {
+                EngineError::DockerResponseServerError {
                     status_code: 404 | 403 | 401,
                     ..
-                } => Failure::new(
+                } => Error::new(
                     format!("image `{image}` does not exist, or its registry wants another login"),
                     format!("check the name; `docker pull {image}` shows what the registry says, `docker login{host}` logs in"),
                 ),
-                _ => Failure::new(
+                _ => Error::new(
                     format!("image `{image}` cannot be pulled: {said}"),
                     format!("check the name and this machine's way to the registry; `docker pull {image}` tries again"),
                 ),
@@ -167,7 +179,7 @@ async fn login(registry: &str) -> Option<DockerCredentials> {
 }
 
 /// Notes how far the download of a layer is; unpacking it is not counted.
-fn note(step: CreateImageInfo, layers: &mut BTreeMap<String, Progress>) {
+fn note(step: CreateImageInfo, layers: &mut BTreeMap<String, PullProgress>) {
     let (Some(id), Some(status)) = (step.id, step.status) else {
         return;
     };
@@ -250,8 +262,8 @@ mod tests {
         note(step("b", "Downloading", Some(1), None), &mut layers);
         note(step("a", "Download complete", None, None), &mut layers);
         note(step("c", "Extracting", Some(5), Some(9)), &mut layers);
-        let all: Vec<Progress> = layers.into_values().collect();
-        let progress = |done, total| Progress { done, total };
+        let all: Vec<PullProgress> = layers.into_values().collect();
+        let progress = |done, total| PullProgress { done, total };
         assert_eq!(all, [progress(10, 10), progress(1, 1)]);
     }
 }

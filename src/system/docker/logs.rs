@@ -1,7 +1,7 @@
 //! Logs of containers, line by line.
 
-use super::{Engine, refused};
-use crate::error::Failure;
+use super::{Engine, engine_error};
+use crate::error::Error;
 use bollard::container::LogOutput;
 use bollard::query_parameters::LogsOptionsBuilder;
 use futures_util::StreamExt;
@@ -38,7 +38,7 @@ impl Engine {
         name: &str,
         tail: &Tail,
         mut hand: impl FnMut(Line),
-    ) -> Result<(), Failure> {
+    ) -> Result<(), Error> {
         let lines = tail
             .lines
             .map_or("all".to_owned(), |lines| lines.to_string());
@@ -60,8 +60,9 @@ impl Engine {
             Line { is_error, text }
         };
         while let Some(chunk) = chunks.next().await {
-            let chunk = chunk
-                .map_err(|error| refused(&format!("show the log of container `{name}`"), &error))?;
+            let chunk = chunk.map_err(|error| {
+                engine_error(&format!("show the log of container `{name}`"), &error)
+            })?;
             let is_error = matches!(chunk, LogOutput::StdErr { .. });
             let [out, err] = &mut open;
             let buffer = if is_error { err } else { out };

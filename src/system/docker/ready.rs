@@ -1,9 +1,10 @@
 //! Waiting for containers: until they are healthy, have done their work, or run at all.
 
-use super::{Death, Engine, patiently, refused};
-use crate::error::{Blocker, Failure};
-use crate::plan::Ready;
-use bollard::errors::Error;
+use super::{Engine, engine_error, with_timeout};
+use crate::error::{Diagnostic, Error};
+use crate::plan::DependencyCondition;
+use crate::state::ContainerExit;
+use bollard::errors::Error as EngineError;
 use bollard::models::{ContainerInspectResponse, RestartPolicyNameEnum};
 use bollard::query_parameters::{EventsOptionsBuilder, WaitContainerOptionsBuilder};
 use futures_util::StreamExt;
@@ -11,10 +12,10 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 /// How long a container without a healthcheck must live to count as running.
-const LIVING: Duration = Duration::from_millis(500);
+const ALIVE_AFTER: Duration = Duration::from_millis(500);
 
 /// How a container is, as far as somebody waits for it.
-enum Standing {
+enum Readiness {
     /// It is as wanted.
     Ready,
     /// It may still become so.
@@ -32,11 +33,11 @@ impl Engine {
     ///
     /// # Errors
     /// When it never will be: unhealthy, ended, without a healthcheck.
-    pub async fn until(&self, name: &str, condition: Ready) -> Result<(), Failure> {
+    pub async fn wait_for(&self, name: &str, condition: DependencyCondition) -> Result<(), Error> {
         match condition {
-            Ready::Started => Ok(()),
-            Ready::Healthy => self.until_healthy(name).await,
-            Ready::Completed => self.until_completed(name).await,
+            DependencyCondition::Started => Ok(()),
+            DependencyCondition::Healthy => self.wait_until_healthy(name).await,
+            DependencyCondition::Completed => self.wait_until_completed(name).await,
         }
     }
 
@@ -45,24 +46,24 @@ impl Engine {
     ///
     /// # Errors
     /// When it never will.
-    pub async fn until_up(&self, name: &str) -> Result<(), Failure> {
-        let found = self.look(name).await?;
+    pub async fn wait_until_up(&self, name: &str) -> Result<(), Error> {
+        let found = self.inspect(name).await?;
         let has_health = health_of(&found).is_some();
         if has_health {
-            return match self.until_healthy(name).await {
+            return match self.wait_until_healthy(name).await {
                 Err(_) if self.is_done(name).await? => Ok(()),
                 result => result,
             };
         }
-        tokio::time::sleep(LIVING).await;
-        match self.death(name).await? {
+        tokio::time::sleep(ALIVE_AFTER).await;
+        match self.exit(name).await? {
             None => Ok(()),
-            Some(death) => Err(dead(death)),
+            Some(exit) => Err(ended(exit)),
         }
     }
 
-    async fn is_done(&self, name: &str) -> Result<bool, Failure> {
-        let found = self.look(name).await?;
+    async fn is_done(&self, name: &str) -> Result<bool, Error> {
+        let found = self.inspect(name).await?;
         let policy = found
             .host_config
             .as_ref()
@@ -76,14 +77,14 @@ impl Engine {
         Ok(ends && state.running == Some(false) && state.exit_code == Some(0))
     }
 
-    async fn look(&self, name: &str) -> Result<ContainerInspectResponse, Failure> {
+    async fn inspect(&self, name: &str) -> Result<ContainerInspectResponse, Error> {
         let what = format!("inspect container `{name}`");
-        patiently(self.client.inspect_container(name, None))
+        with_timeout(self.client.inspect_container(name, None))
             .await
-            .map_err(|error| refused(&what, &error))
+            .map_err(|error| engine_error(&what, &error))
     }
 
-    async fn until_healthy(&self, name: &str) -> Result<(), Failure> {
+    async fn wait_until_healthy(&self, name: &str) -> Result<(), Error> {
         let filters = HashMap::from([
             ("type", vec!["container"]),
             ("container", vec![name]),
@@ -92,30 +93,29 @@ impl Engine {
         let options = EventsOptionsBuilder::new().filters(&filters).build();
         let mut events = std::pin::pin!(self.client.events(Some(options)).fuse());
         loop {
-            match standing(&self.look(name).await?) {
-                Standing::Ready => return Ok(()),
-                Standing::NotYet => {}
-                Standing::NoHealth => {
-                    return Err(Failure::new(
+            match readiness(&self.inspect(name).await?) {
+                Readiness::Ready => return Ok(()),
+                Readiness::NotYet => {}
+                Readiness::NoHealth => {
+                    return Err(Error::new(
                         format!(
                             "container `{name}` has no healthcheck, so nobody can wait until it is healthy"
                         ),
                         "give its service a `healthcheck`, or wait for `service_started`",
                     ));
                 }
-                Standing::Unhealthy(said) => {
-                    let mut blocker = Blocker::new(
+                Readiness::Unhealthy(said) => {
+                    let diagnostic = Diagnostic::error(
                         format!("container `{name}` is unhealthy"),
                         format!(
                             "`docker logs {name}` shows all of its log; correct the service or its healthcheck"
                         ),
                     );
-                    blocker.lines = said;
-                    blocker.lines.extend(self.last_lines(name).await);
-                    return Err(blocker.into());
+                    let log = self.last_lines(name).await;
+                    return Err(diagnostic.lines([said, log].concat()).into());
                 }
-                Standing::Ended(exit_code) => {
-                    return Err(dead(Death {
+                Readiness::Ended(exit_code) => {
+                    return Err(ended(ContainerExit {
                         container: name.to_owned(),
                         exit_code,
                         restarting: false,
@@ -126,24 +126,27 @@ impl Engine {
             // Looking again after a while hears what happened before anybody listened.
             tokio::select! {
                 _ = events.select_next_some() => {}
-                () = tokio::time::sleep(LIVING) => {}
+                () = tokio::time::sleep(ALIVE_AFTER) => {}
             }
         }
     }
 
-    async fn until_completed(&self, name: &str) -> Result<(), Failure> {
+    async fn wait_until_completed(&self, name: &str) -> Result<(), Error> {
         loop {
             let options = WaitContainerOptionsBuilder::new()
                 .condition("not-running")
                 .build();
             let answer = self.client.wait_container(name, Some(options)).next().await;
             match answer {
-                None | Some(Ok(_) | Err(Error::DockerContainerWaitError { .. })) => {}
+                None | Some(Ok(_) | Err(EngineError::DockerContainerWaitError { .. })) => {}
                 Some(Err(error)) => {
-                    return Err(refused(&format!("wait for container `{name}`"), &error));
+                    return Err(engine_error(
+                        &format!("wait for container `{name}`"),
+                        &error,
+                    ));
                 }
             }
-            let state = self.look(name).await?.state.unwrap_or_default();
+            let state = self.inspect(name).await?.state.unwrap_or_default();
             if state.running == Some(true) || state.restarting == Some(true) {
                 // The Engine starts it again after a failure.
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -151,7 +154,7 @@ impl Engine {
             }
             return match state.exit_code {
                 Some(0) => Ok(()),
-                code => Err(dead(Death {
+                code => Err(ended(ContainerExit {
                     container: name.to_owned(),
                     exit_code: code.unwrap_or(-1),
                     restarting: false,
@@ -163,22 +166,21 @@ impl Engine {
 }
 
 /// A container that ended although others wait for it.
-fn dead(death: Death) -> Failure {
-    let again = death.again();
-    let Death {
+fn ended(exit: ContainerExit) -> Error {
+    let again = exit.again();
+    let ContainerExit {
         container,
         exit_code,
         restarting: _,
         log,
-    } = death;
-    let mut blocker = Blocker::new(
+    } = exit;
+    let diagnostic = Diagnostic::error(
         format!("container `{container}` ended with status {exit_code}{again}"),
         format!(
             "`docker logs {container}` shows all of its log; correct the service and run the command again"
         ),
     );
-    blocker.lines = log;
-    blocker.into()
+    diagnostic.lines(log).into()
 }
 
 fn health_of(found: &ContainerInspectResponse) -> Option<String> {
@@ -187,14 +189,14 @@ fn health_of(found: &ContainerInspectResponse) -> Option<String> {
     (!status.is_empty() && status != "none").then_some(status)
 }
 
-fn standing(found: &ContainerInspectResponse) -> Standing {
+fn readiness(found: &ContainerInspectResponse) -> Readiness {
     let state = found.state.clone().unwrap_or_default();
     if state.running != Some(true) && state.restarting != Some(true) {
-        return Standing::Ended(state.exit_code.unwrap_or(-1));
+        return Readiness::Ended(state.exit_code.unwrap_or(-1));
     }
     match health_of(found).as_deref() {
-        None => Standing::NoHealth,
-        Some("healthy") => Standing::Ready,
+        None => Readiness::NoHealth,
+        Some("healthy") => Readiness::Ready,
         Some("unhealthy") => {
             let log = state
                 .health
@@ -205,8 +207,8 @@ fn standing(found: &ContainerInspectResponse) -> Standing {
                 .and_then(|check| check.output.clone())
                 .unwrap_or_default();
             let lines = last.lines().map(|line| format!("healthcheck: {line}"));
-            Standing::Unhealthy(lines.collect())
+            Readiness::Unhealthy(lines.collect())
         }
-        Some(_) => Standing::NotYet,
+        Some(_) => Readiness::NotYet,
     }
 }

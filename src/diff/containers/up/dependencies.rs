@@ -1,8 +1,10 @@
 //! The steps that wait until the services that another one depends on are as it wants them. Pure.
 
 use super::Up;
-use crate::diff::{Action, StepId};
-use crate::plan::{Ready, Service};
+use crate::diff::StepId;
+use crate::diff::step::ContainerAction;
+use crate::plan::{DependencyCondition, Service};
+use crate::state::Health;
 
 impl Up<'_> {
     /// The steps after which the services that one depends on are as it wants them, and those that only have to be over.
@@ -22,7 +24,7 @@ impl Up<'_> {
                 .get(dependency.service.get_ref())
                 .cloned()
                 .unwrap_or_default();
-            let steps = if dependency.condition == Ready::Started {
+            let steps = if dependency.condition == DependencyCondition::Started {
                 begun
             } else {
                 let all = others
@@ -49,22 +51,24 @@ impl Up<'_> {
     }
 
     /// Whether a container that is left alone is ready already.
-    fn is_ready(&self, service: &Service, condition: Ready) -> bool {
+    fn is_ready(&self, service: &Service, condition: DependencyCondition) -> bool {
         let Some(container) = self.container(service) else {
             // It is not in this run: nobody started it, and nobody will.
             return false;
         };
         match condition {
-            Ready::Started => true,
-            Ready::Healthy => container.health() == Some("healthy"),
-            Ready::Completed => container.state == "exited" && container.exit_code() == Some(0),
+            DependencyCondition::Started => true,
+            DependencyCondition::Healthy => container.health == Some(Health::Healthy),
+            DependencyCondition::Completed => {
+                container.state == "exited" && container.exit_code == Some(0)
+            }
         }
     }
 
     fn wait_for(
         &mut self,
         name: String,
-        condition: Ready,
+        condition: DependencyCondition,
         is_required: bool,
         begun: &[StepId],
     ) -> StepId {
@@ -72,7 +76,7 @@ impl Up<'_> {
         if let Some(step) = self.waits.get(&key) {
             return *step;
         }
-        let action = Action::Await {
+        let action = ContainerAction::WaitFor {
             name,
             condition,
             is_required,

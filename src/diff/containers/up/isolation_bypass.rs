@@ -2,18 +2,18 @@
 
 use super::Up;
 use crate::diff::named;
-use crate::plan::{Isolation, Service};
+use crate::plan::{CompleteService, Isolation, Service};
 use std::collections::{BTreeMap, BTreeSet};
 
 impl Up<'_> {
     /// Names the services whose processes could leave their slice, and the networks on which other environments are too:
-    /// a slice denies addresses of the home network only.
-    pub(super) fn report_loopholes(&mut self, services: &[Service]) {
+    /// a slice denies addresses of the LAN only.
+    pub(super) fn warn_of_bypasses(&mut self, services: &[CompleteService]) {
         if self.selection.plan.isolation == Isolation::Off {
             return;
         }
-        for service in services.iter().filter(|service| service.number == 1) {
-            if let Some(why) = service.loophole() {
+        for service in services.iter().filter(|service| service.replica == 1) {
+            if let Some(why) = service.isolation_bypass() {
                 self.diff.warn(
                     format!(
                         "service `{}` is {why}: a process in it can leave its slice and reach other environments",
@@ -36,7 +36,7 @@ impl Up<'_> {
     }
 
     /// Names volumes whose data another environment changes too. Who writes `external` knows.
-    pub(super) fn report_shared_volumes(&mut self, services: &[Service]) {
+    pub(super) fn warn_of_shared_volumes(&mut self, services: &[CompleteService]) {
         for (volume, envs) in self.shared(services, volumes) {
             if self.volume(&volume, &self.selection.env.name).is_external {
                 continue;
@@ -54,16 +54,16 @@ impl Up<'_> {
     /// What services use that services of other environments on this host use too, with those environments.
     fn shared(
         &self,
-        services: &[Service],
+        services: &[CompleteService],
         used: fn(&Service) -> Vec<&str>,
     ) -> BTreeMap<String, BTreeSet<String>> {
-        let own: BTreeSet<&str> = services.iter().flat_map(used).collect();
+        let own: BTreeSet<&str> = services.iter().flat_map(|service| used(service)).collect();
         let (plan, env) = (self.selection.plan, self.selection.env);
         let others = plan.envs.iter().filter(|other| other.name != env.name);
         let mut shared: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for service in others.flat_map(|other| &other.services) {
             for name in used(service) {
-                if service.host == self.selection.host && own.contains(name) {
+                if service.host == self.selection.host.name && own.contains(name) {
                     let envs = shared.entry(name.to_owned()).or_default();
                     envs.insert(service.env.clone());
                 }
@@ -78,7 +78,7 @@ fn volumes(service: &Service) -> Vec<&str> {
     service.named_volumes().collect()
 }
 
-/// The Engine's networks that a service is on beside the home network.
+/// The Engine's networks that a service is on beside the LAN.
 fn networks(service: &Service) -> Vec<&str> {
     let mode = service.network_mode.as_deref();
     let own = service.networks.iter().map(|on| on.network.as_str());

@@ -1,10 +1,10 @@
 //! Whether what a service needs of others is there: its address, external networks and volumes, an image. Pure.
 
 use super::Up;
-use crate::error::Blocker;
-use crate::plan::{ExtraNetwork, ExtraVolume, INTERFACE_NAME, PullPolicy, Service, Volume};
+use crate::error::Diagnostic;
+use crate::plan::{ComposeNetwork, ComposeVolume, INTERFACE_NAME, PullPolicy, Service, Volume};
 use crate::state::{Api, Network};
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
@@ -21,7 +21,7 @@ impl<'a> Up<'a> {
         if let Some(holder) = holder
             && !self.freed.contains_key(&address)
         {
-            self.blockers.push(Blocker::new(
+            self.diagnostics.push(Diagnostic::error(
                 format!("container `{}` has {address} already", holder.name),
                 format!(
                     "remove it with `docker rm -f {}`, or plan another address",
@@ -34,11 +34,11 @@ impl<'a> Up<'a> {
     /// Whether what others make is there: external networks and volumes, and images that are not pulled.
     pub(super) fn check_needs(&mut self, service: &Service) {
         let docker = &self.state.docker;
-        let mut blockers = Vec::new();
+        let mut diagnostics = Vec::new();
         for (key, api) in newer_keys(service) {
             if docker.api < api {
                 let Api(major, minor) = docker.api;
-                blockers.push(Blocker::new(
+                diagnostics.push(Diagnostic::error(
                     format!(
                         "`{key}` of service `{}` needs an Engine with API {}.{}, and this one has {major}.{minor}",
                         service.name, api.0, api.1
@@ -53,27 +53,28 @@ impl<'a> Up<'a> {
                 continue;
             };
             match docker.network(name) {
-                None if planned.is_external => blockers.push(Blocker::new(
+                None if planned.is_external => diagnostics.push(Diagnostic::error(
                     format!(
                         "there is no network `{name}`, which service `{}` is to join",
                         service.name
                     ),
                     format!("make it with `docker network create {name}`, or take `external` out"),
                 )),
-                None => blockers.extend(overlap(planned, &docker.networks)),
+                None => diagnostics.extend(overlap(planned, &docker.networks)),
                 Some(found) if !planned.is_external => {
-                    if let Some(other) = found.extra_of().filter(|of| *of != service.env) {
-                        blockers.push(Blocker::new(
+                    if let Some(other) = found.compose_environment().filter(|of| *of != service.env)
+                    {
+                        diagnostics.push(Diagnostic::error(
                             format!("network `{name}` belongs to environment `{other}`"),
                             format!("take `name: {name}` out of the Compose file, so that each environment gets one of its own"),
                         ));
-                    } else if found.extra_of().is_none() {
-                        blockers.push(Blocker::new(
+                    } else if found.compose_environment().is_none() {
+                        diagnostics.push(Diagnostic::error(
                             format!("there is a network `{name}` that homelab did not make"),
                             format!("remove it with `docker network rm {name}`, or set `external: true` to join it"),
                         ));
                     } else if !found.is_made_from(&planned.fingerprint()) {
-                        blockers.push(other_network(name, &service.env));
+                        diagnostics.push(other_network(name, &service.env));
                     }
                 }
                 _ => {}
@@ -82,7 +83,7 @@ impl<'a> Up<'a> {
         for name in service.named_volumes() {
             let planned = self.volume(name, &service.env);
             if planned.is_external && !docker.volumes.iter().any(|known| known == name) {
-                blockers.push(Blocker::new(
+                diagnostics.push(Diagnostic::error(
                     format!(
                         "there is no volume `{name}`, which service `{}` is to mount",
                         service.name
@@ -94,20 +95,20 @@ impl<'a> Up<'a> {
         let image = &service.image;
         if !docker.images.contains_key(image) {
             if let Some(command) = &service.build {
-                blockers.push(Blocker::new(
+                diagnostics.push(Diagnostic::error(
                     format!("image `{image}` of service `{}` is to be built, and homelab builds no images", service.name),
                     format!("build it with `{command}`"),
                 ));
             } else if self.selection.policy(service) == PullPolicy::Never {
-                blockers.push(Blocker::new(
+                diagnostics.push(Diagnostic::error(
                     format!("image `{image}` is not on this machine, and is not to be pulled"),
                     format!("pull it with `docker pull {image}`, or allow `--pull missing`"),
                 ));
             }
         }
-        for blocker in blockers {
-            if !self.blockers.contains(&blocker) {
-                self.blockers.push(blocker);
+        for diagnostic in diagnostics {
+            if !self.diagnostics.contains(&diagnostic) {
+                self.diagnostics.push(diagnostic);
             }
         }
     }
@@ -120,7 +121,7 @@ impl<'a> Up<'a> {
             let planned = planned.filter(|network| !network.is_external);
             let found = self.state.docker.network(name);
             if let (Some(planned), Some(found)) = (planned, found)
-                && found.extra_of() == Some(service.env.as_str())
+                && found.compose_environment() == Some(service.env.as_str())
                 && !found.is_made_from(&planned.fingerprint())
             {
                 let warning = other_network(name, &service.env);
@@ -131,30 +132,33 @@ impl<'a> Up<'a> {
         }
     }
 
-    /// The network of that name beside the home network, as the files have it.
-    pub(super) fn planned_network(&self, name: &str) -> Option<&'a ExtraNetwork> {
+    /// The network of that name beside the LAN, as the files have it.
+    pub(super) fn planned_network(&self, name: &str) -> Option<&'a ComposeNetwork> {
         let mut planned = self.selection.env.networks.iter();
         planned.find(|network| network.name == name)
     }
 
-    pub(super) fn volume(&self, name: &str, env: &str) -> ExtraVolume {
+    pub(super) fn volume(&self, name: &str, env: &str) -> ComposeVolume {
         let planned = self.selection.env.volumes.iter();
         let planned = planned.clone().find(|volume| volume.name == name);
-        planned.cloned().unwrap_or_else(|| ExtraVolume {
+        planned.cloned().unwrap_or_else(|| ComposeVolume {
             name: name.to_owned(),
             env: env.to_owned(),
-            ..ExtraVolume::default()
+            ..ComposeVolume::default()
         })
     }
 }
 
 /// Keys that older engines ignore without a word, with the API that brought them (moby's api/docs/CHANGELOG.md).
 fn newer_keys(service: &Service) -> Vec<(&'static str, Api)> {
-    let told = |key: &str| service.told.get(key).map(|told| &told.value);
-    let has = |key: &str, field: &str| told(key).is_some_and(|value| value.get(field).is_some());
+    let setting = |key: &str| {
+        let setting = service.engine_settings.get(key);
+        setting.map(|setting| &setting.value)
+    };
+    let has = |key: &str, field: &str| setting(key).is_some_and(|value| value.get(field).is_some());
     let subpath = |volume: &Volume| match volume {
-        Volume::Mount { told, .. } => {
-            let options = ["VolumeOptions", "ImageOptions"].map(|field| told.get(field));
+        Volume::Mount { api, .. } => {
+            let options = ["VolumeOptions", "ImageOptions"].map(|field| api.get(field));
             options
                 .into_iter()
                 .flatten()
@@ -163,13 +167,13 @@ fn newer_keys(service: &Service) -> Vec<(&'static str, Api)> {
         _ => false,
     };
     let of_type = |volume: &Volume, kind: &str| match volume {
-        Volume::Mount { told, .. } => told.get("Type").is_some_and(|found| found == kind),
+        Volume::Mount { api, .. } => api.get("Type").is_some_and(|found| found == kind),
         _ => false,
     };
-    let networks = || service.networks.iter().chain([&service.home]);
+    let networks = || service.networks.iter().chain([&service.lan]);
     let volumes = || service.volumes.iter();
     let all = [
-        ("annotations", told("annotations").is_some(), Api(1, 43)),
+        ("annotations", setting("annotations").is_some(), Api(1, 43)),
         (
             "healthcheck.start_interval",
             has("healthcheck", "StartInterval"),
@@ -205,10 +209,13 @@ fn newer_keys(service: &Service) -> Vec<(&'static str, Api)> {
 
 /// Whether another network has some of the addresses of one that is to be made. Of pools with an `ip_range` the Engine checks
 /// no overlap.
-fn overlap(planned: &ExtraNetwork, networks: &[Network]) -> Option<Blocker> {
+fn overlap(planned: &ComposeNetwork, networks: &[Network]) -> Option<Diagnostic> {
     let whole = planned.pools.iter().filter(|pool| pool.ip_range.is_none());
     let wanted: Vec<Ipv4Net> = whole
-        .filter_map(|pool| pool.subnet.as_deref()?.parse().ok())
+        .filter_map(|pool| match pool.subnet.as_ref()?.value? {
+            IpNet::V4(net) => Some(net),
+            IpNet::V6(_) => None,
+        })
         .collect();
     let held = networks.iter().flat_map(|network| {
         let whole = network.pools.iter().filter(|pool| pool.ip_range.is_none());
@@ -217,7 +224,7 @@ fn overlap(planned: &ExtraNetwork, networks: &[Network]) -> Option<Blocker> {
     let shares = |a: &Ipv4Net, b: &Ipv4Net| a.contains(b) || b.contains(a);
     let mut pairs = held.flat_map(|held| wanted.iter().map(move |wanted| (held, wanted)));
     let ((network, held), wanted) = pairs.find(|((_, held), wanted)| shares(held, wanted))?;
-    Some(Blocker::new(
+    Some(Diagnostic::error(
         format!(
             "network `{}` is to have {wanted}, and network `{}` has {held} already",
             planned.name, network.name
@@ -226,8 +233,8 @@ fn overlap(planned: &ExtraNetwork, networks: &[Network]) -> Option<Blocker> {
     ))
 }
 
-fn other_network(name: &str, env: &str) -> Blocker {
-    Blocker::new(
+fn other_network(name: &str, env: &str) -> Diagnostic {
+    Diagnostic::error(
         format!("network `{name}` is not as the Compose file has it now"),
         format!(
             "run `homelab env-down --env {env}`, then `homelab env-up --env {env}` makes it anew"

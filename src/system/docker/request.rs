@@ -1,116 +1,30 @@
-//! The Engine's own types from and to ours.
+//! Our own types to those of the Engine.
 
-use super::NewContainer;
-use crate::error::Failure;
+use crate::diff::step::NewContainer;
+use crate::error::Error;
+use crate::plan::naming::{
+    LABEL_COMPOSE_NETWORK, LABEL_ENVIRONMENT, LABEL_FINGERPRINT, LABEL_SERVICE, compose_label,
+    mac_of, network_name,
+};
 use crate::plan::{
-    Attachment, ExtraNetwork, FileSource, GivenFile, Part, Restart, Service, Volume, mac_of,
-    network_name,
+    ApiSection, Attachment, CompleteService, ComposeNetwork, ComposePool, DependencyCondition,
+    FileSource, GivenFile, PortBinding, Restart, Service, Volume,
 };
-use crate::state::{
-    self, Api, LABEL_COMPOSE_FILES, LABEL_COMPOSE_FOLDER, LABEL_COMPOSE_NUMBER,
-    LABEL_COMPOSE_PROJECT, LABEL_ENVIRONMENT, LABEL_EXTRA_NETWORK, LABEL_FINGERPRINT,
-    LABEL_SERVICE, Mount, Pool,
-};
+use crate::state::Api;
 use bollard::models::{
-    ContainerCreateBody, ContainerSummary, DeviceMapping, EndpointIpamConfig, EndpointSettings,
-    HostConfig, Ipam, IpamConfig, Mount as ApiMount, Network, NetworkCreateRequest,
-    NetworkingConfig, PortBinding, RestartPolicy, RestartPolicyNameEnum,
+    ContainerCreateBody, DeviceMapping, EndpointIpamConfig, EndpointSettings, HostConfig, Ipam,
+    IpamConfig, Mount as ApiMount, NetworkCreateRequest, NetworkingConfig,
+    PortBinding as ApiPortBinding, RestartPolicy, RestartPolicyNameEnum,
 };
 use serde_json::{Map as JsonMap, Value as Json, json};
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
-/// A network of the Engine.
-pub(super) fn network_of(network: Network) -> state::Network {
-    let mut options = network.options.unwrap_or_default();
-    let pools = network.ipam.and_then(|ipam| ipam.config);
-    state::Network {
-        name: network.name.unwrap_or_default(),
-        id: network.id.unwrap_or_default(),
-        driver: network.driver.unwrap_or_default(),
-        parent: options.remove("parent"),
-        mode: options.remove("macvlan_mode"),
-        pools: pools.into_iter().flatten().filter_map(pool_of).collect(),
-        labels: network.labels.into_iter().flatten().collect(),
-    }
-}
-
-/// `None` for an IPv6 pool.
-fn pool_of(config: IpamConfig) -> Option<Pool> {
-    let mut auxiliary: Vec<Ipv4Addr> = config
-        .auxiliary_addresses
-        .into_iter()
-        .flatten()
-        .filter_map(|(_, address)| address.parse().ok())
-        .collect();
-    auxiliary.sort();
-    Some(Pool {
-        subnet: config.subnet?.parse().ok()?,
-        ip_range: config.ip_range.and_then(|range| range.parse().ok()),
-        gateway: config.gateway.and_then(|gateway| gateway.parse().ok()),
-        auxiliary,
-    })
-}
-
-/// A container of the Engine.
-pub(super) fn container_of(container: ContainerSummary) -> state::Container {
-    let names = container.names.unwrap_or_default();
-    // A link of another container adds names like `/other/alias`.
-    let name = names
-        .iter()
-        .map(|name| name.trim_start_matches('/'))
-        .find(|name| !name.contains('/'))
-        .unwrap_or_default();
-    let networks = container
-        .network_settings
-        .and_then(|settings| settings.networks);
-    let endpoint = |endpoint: EndpointSettings| {
-        let asked = endpoint.ipam_config.and_then(|ipam| ipam.ipv4_address);
-        state::Endpoint {
-            network_id: endpoint.network_id.unwrap_or_default(),
-            address: asked
-                .or(endpoint.ip_address)
-                .and_then(|address| address.parse().ok()),
-        }
-    };
-    state::Container {
-        name: name.to_owned(),
-        id: container.id.unwrap_or_default(),
-        image: container.image_id.unwrap_or_default(),
-        image_name: container.image.unwrap_or_default(),
-        status: container.status.unwrap_or_default(),
-        command: container.command.unwrap_or_default(),
-        created: container.created,
-        state: container
-            .state
-            .map(|state| state.to_string())
-            .unwrap_or_default(),
-        labels: container.labels.into_iter().flatten().collect(),
-        networks: networks
-            .into_iter()
-            .flatten()
-            .map(|(name, settings)| (name, endpoint(settings)))
-            .collect(),
-        volumes: container
-            .mounts
-            .into_iter()
-            .flatten()
-            .filter(|mount| mount.typ.as_deref() == Some("volume"))
-            .filter_map(|mount| {
-                Some(Mount {
-                    volume: mount.name?,
-                    target: mount.destination?,
-                })
-            })
-            .collect(),
-    }
-}
-
 /// What the Engine is told to make.
 ///
 /// # Errors
 /// When a setting is of no kind that the Engine's API has.
-pub(super) fn container_body(new: &NewContainer, api: Api) -> Result<ContainerCreateBody, Failure> {
+pub(super) fn container_body(new: &NewContainer, api: Api) -> Result<ContainerCreateBody, Error> {
     let service = &new.service;
     let anonymous = service.volumes.iter().filter_map(|volume| match volume {
         Volume::Anonymous { target } => Some(target.clone()),
@@ -118,8 +32,8 @@ pub(super) fn container_body(new: &NewContainer, api: Api) -> Result<ContainerCr
     });
     let carried = |target: &String| new.carried.iter().any(|mount| mount.target == *target);
     let anonymous: Vec<String> = anonymous.filter(|target| !carried(target)).collect();
-    let told: ContainerCreateBody = told(service, Part::Config)?;
-    let mut exposed = told.exposed_ports.clone().unwrap_or_default();
+    let settings: ContainerCreateBody = passthrough(service, ApiSection::Config)?;
+    let mut exposed = settings.exposed_ports.clone().unwrap_or_default();
     exposed.extend(service.ports.keys().cloned());
     exposed.sort();
     exposed.dedup();
@@ -152,20 +66,25 @@ pub(super) fn container_body(new: &NewContainer, api: Api) -> Result<ContainerCr
         networking_config: Some(NetworkingConfig {
             endpoints_config: Some(endpoints(new, api)),
         }),
-        ..told
+        ..settings
     })
 }
 
 /// The settings that the Engine takes as they stand.
-fn told<T: serde::de::DeserializeOwned>(service: &Service, part: Part) -> Result<T, Failure> {
-    let fields = service.told.values().filter(|told| told.part == part);
-    let fields: JsonMap<String, Json> = fields
-        .map(|told| (told.field.to_owned(), told.value.clone()))
+fn passthrough<T: serde::de::DeserializeOwned>(
+    service: &Service,
+    section: ApiSection,
+) -> Result<T, Error> {
+    let all = || {
+        let all = service.engine_settings.iter();
+        all.filter(move |(_, setting)| setting.section == section)
+    };
+    let fields: JsonMap<String, Json> = all()
+        .map(|(_, setting)| (setting.field.to_owned(), setting.value.clone()))
         .collect();
     serde_json::from_value(Json::Object(fields)).map_err(|_| {
-        let keys = service.told.iter().filter(|(_, told)| told.part == part);
-        let keys: Vec<&str> = keys.map(|(key, _)| *key).collect();
-        Failure::new(
+        let keys: Vec<&str> = all().map(|(key, _)| *key).collect();
+        Error::new(
             format!(
                 "a setting of service `{}` has a value that the Engine does not know",
                 service.name
@@ -175,16 +94,16 @@ fn told<T: serde::de::DeserializeOwned>(service: &Service, part: Part) -> Result
     })
 }
 
-fn labels(service: &Service) -> HashMap<String, String> {
+fn labels(service: &CompleteService) -> HashMap<String, String> {
     let fingerprint = service.fingerprint();
     let depends: Vec<String> = service
         .depends_on
         .iter()
         .map(|dependency| {
             let condition = match dependency.condition {
-                crate::plan::Ready::Started => "service_started",
-                crate::plan::Ready::Healthy => "service_healthy",
-                crate::plan::Ready::Completed => "service_completed_successfully",
+                DependencyCondition::Started => "service_started",
+                DependencyCondition::Healthy => "service_healthy",
+                DependencyCondition::Completed => "service_completed_successfully",
             };
             format!(
                 "{}:{condition}:{}",
@@ -198,12 +117,12 @@ fn labels(service: &Service) -> HashMap<String, String> {
         (LABEL_SERVICE, service.name.clone()),
         (LABEL_FINGERPRINT, fingerprint.clone()),
         // What `docker compose ps`, Portainer and lazydocker look for.
-        (LABEL_COMPOSE_PROJECT, network_name(&service.env)),
-        ("com.docker.compose.service", service.name.clone()),
-        (LABEL_COMPOSE_NUMBER, service.number.to_string()),
-        ("com.docker.compose.oneoff", "False".to_owned()),
-        ("com.docker.compose.config-hash", fingerprint),
-        ("com.docker.compose.depends_on", depends.join(",")),
+        (compose_label::PROJECT, network_name(&service.env)),
+        (compose_label::SERVICE, service.name.clone()),
+        (compose_label::REPLICA, service.replica.to_string()),
+        (compose_label::ONE_OFF, "False".to_owned()),
+        (compose_label::CONFIG_HASH, fingerprint),
+        (compose_label::DEPENDS_ON, depends.join(",")),
     ];
     let own = own.map(|(name, value)| (name.to_owned(), value));
     let labels = service.labels.clone().into_iter().chain(own);
@@ -213,8 +132,8 @@ fn labels(service: &Service) -> HashMap<String, String> {
     let folder = service.compose_files.first().and_then(|file| file.parent());
     if let Some(folder) = folder {
         let folder = folder.display().to_string();
-        labels.insert(LABEL_COMPOSE_FILES.to_owned(), files.join(","));
-        labels.insert(LABEL_COMPOSE_FOLDER.to_owned(), folder);
+        labels.insert(compose_label::FILES.to_owned(), files.join(","));
+        labels.insert(compose_label::FOLDER.to_owned(), folder);
     }
     labels
 }
@@ -229,7 +148,7 @@ fn endpoints(new: &NewContainer, api: Api) -> HashMap<String, EndpointSettings> 
     if let Some(address) = new.address {
         endpoints.insert(
             network_name(&service.env),
-            home_endpoint(service, address, api),
+            lan_endpoint(service, address, api),
         );
     }
     let takes_several = api >= Api::SEVERAL_NETWORKS;
@@ -258,20 +177,22 @@ fn links(service: &Service) -> Option<Vec<String>> {
     (!links.is_empty()).then_some(links)
 }
 
-fn home_endpoint(service: &Service, address: Ipv4Addr, api: Api) -> EndpointSettings {
-    let home = service.home.clone();
-    let mac = || home.mac.clone().unwrap_or_else(|| mac_of(address));
-    let attachment = Attachment {
-        ipv4: Some(address.to_string()),
-        // Older engines derive the same hardware address from the address by themselves.
-        mac: (api >= Api::ENDPOINT_MAC).then(mac),
-        // The way out leads over the home network, whatever other networks are called.
-        gw_priority: home
-            .gw_priority
-            .or((!service.networks.is_empty()).then_some(1)),
-        ..home
+fn lan_endpoint(service: &Service, address: Ipv4Addr, api: Api) -> EndpointSettings {
+    let lan = &service.lan;
+    let mac = || {
+        let own = lan.mac.as_ref().map(ToString::to_string);
+        own.unwrap_or_else(|| mac_of(address).to_string())
     };
-    endpoint(service, &attachment, api)
+    let mut endpoint = endpoint(service, lan, api);
+    let addresses = endpoint.ipam_config.get_or_insert_default();
+    addresses.ipv4_address = Some(address.to_string());
+    // Older engines derive the same hardware address from the address by themselves.
+    endpoint.mac_address = (api >= Api::ENDPOINT_MAC).then(mac);
+    // The way out leads over the LAN, whatever other networks are called.
+    let priority = lan.gw_priority;
+    let priority = priority.or((!service.networks.is_empty()).then_some(1));
+    endpoint.gw_priority = priority.filter(|_| api >= Api::GATEWAY_PRIORITY);
+    endpoint
 }
 
 /// A container's place on a network.
@@ -289,11 +210,12 @@ pub(super) fn endpoint(service: &Service, attachment: &Attachment, api: Api) -> 
     let has_address = ipv4.is_some() || ipv6.is_some() || !link_local.is_empty();
     EndpointSettings {
         ipam_config: has_address.then(|| EndpointIpamConfig {
-            ipv4_address: ipv4.clone(),
-            ipv6_address: ipv6.clone(),
-            link_local_ips: (!link_local.is_empty()).then(|| link_local.clone()),
+            ipv4_address: ipv4.as_ref().map(ToString::to_string),
+            ipv6_address: ipv6.as_ref().map(ToString::to_string),
+            link_local_ips: (!link_local.is_empty())
+                .then(|| link_local.iter().map(ToString::to_string).collect()),
         }),
-        mac_address: mac.clone(),
+        mac_address: mac.as_ref().map(ToString::to_string),
         aliases: Some(aliases(service, more)),
         links: links(service),
         gw_priority: gw_priority.filter(|_| api >= Api::GATEWAY_PRIORITY),
@@ -302,7 +224,7 @@ pub(super) fn endpoint(service: &Service, attachment: &Attachment, api: Api) -> 
     }
 }
 
-fn host_config(new: &NewContainer) -> Result<HostConfig, Failure> {
+fn host_config(new: &NewContainer) -> Result<HostConfig, Error> {
     let service = &new.service;
     let binds = service
         .volumes
@@ -316,10 +238,10 @@ fn host_config(new: &NewContainer) -> Result<HostConfig, Failure> {
         );
     let mut mounts = Vec::new();
     for volume in &service.volumes {
-        if let Volume::Mount { told, .. } = volume {
-            let mount: Result<ApiMount, _> = serde_json::from_value(told.clone());
+        if let Volume::Mount { api, .. } = volume {
+            let mount: Result<ApiMount, _> = serde_json::from_value(api.clone());
             mounts.push(mount.map_err(|_| {
-                Failure::new(
+                Error::new(
                     format!(
                         "service `{}` has a volume that the Engine does not know",
                         service.name
@@ -330,14 +252,14 @@ fn host_config(new: &NewContainer) -> Result<HostConfig, Failure> {
         }
     }
     mounts.extend(service.files.iter().filter_map(mounted_file));
-    let told: HostConfig = told(service, Part::Host)?;
-    let home = || network_name(&service.env);
+    let settings: HostConfig = passthrough(service, ApiSection::Host)?;
+    let lan = || network_name(&service.env);
     let first = service
         .networks
         .first()
         .map(|attachment| attachment.network.clone());
     let mode = service.network_mode.clone();
-    let mode = mode.or_else(|| service.is_on_lan.then(home)).or(first);
+    let mode = mode.or_else(|| service.is_on_lan.then(lan)).or(first);
     Ok(HostConfig {
         binds: Some(binds.collect()),
         mounts: (!mounts.is_empty()).then_some(mounts),
@@ -357,13 +279,13 @@ fn host_config(new: &NewContainer) -> Result<HostConfig, Failure> {
                 })
                 .collect(),
         ),
-        cgroup_parent: service.slice.clone().or(told.cgroup_parent.clone()),
+        cgroup_parent: service.slice.clone().or(settings.cgroup_parent.clone()),
         privileged: Some(service.privileged),
         init: service.init,
         readonly_rootfs: Some(service.read_only),
         tmpfs: Some(service.tmpfs.clone().into_iter().collect()),
         shm_size: service.shm_size.and_then(|size| i64::try_from(size).ok()),
-        ..told
+        ..settings
     })
 }
 
@@ -378,10 +300,10 @@ fn mounted_file(file: &GivenFile) -> Option<ApiMount> {
     serde_json::from_value(mount).ok()
 }
 
-fn port_bindings(service: &Service) -> HashMap<String, Option<Vec<PortBinding>>> {
-    let binding = |(host, port): &(String, String)| PortBinding {
-        host_ip: Some(host.clone()),
-        host_port: Some(port.clone()),
+fn port_bindings(service: &Service) -> HashMap<String, Option<Vec<ApiPortBinding>>> {
+    let binding = |PortBinding { host, published }: &PortBinding| ApiPortBinding {
+        host_ip: Some(host.as_ref().map(ToString::to_string).unwrap_or_default()),
+        host_port: Some(published.clone()),
     };
     let ports = service.ports.iter();
     ports
@@ -389,9 +311,9 @@ fn port_bindings(service: &Service) -> HashMap<String, Option<Vec<PortBinding>>>
         .collect()
 }
 
-/// A network beside the home network.
-pub(super) fn network_request(network: &ExtraNetwork) -> NetworkCreateRequest {
-    let ExtraNetwork {
+/// A network that a Compose file has.
+pub(super) fn network_request(network: &ComposeNetwork) -> NetworkCreateRequest {
+    let ComposeNetwork {
         key,
         name,
         env,
@@ -408,18 +330,22 @@ pub(super) fn network_request(network: &ExtraNetwork) -> NetworkCreateRequest {
         labels,
     } = network;
     let own = [
-        (LABEL_EXTRA_NETWORK, env.clone()),
+        (LABEL_COMPOSE_NETWORK, env.clone()),
         (LABEL_FINGERPRINT, network.fingerprint()),
-        (LABEL_COMPOSE_PROJECT, network_name(env)),
-        ("com.docker.compose.network", key.clone()),
+        (compose_label::PROJECT, network_name(env)),
+        (compose_label::NETWORK, key.clone()),
     ];
     let own = own.map(|(name, value)| (name.to_owned(), value));
-    let pool = |pool: &crate::plan::ExtraPool| IpamConfig {
-        subnet: pool.subnet.clone(),
-        ip_range: pool.ip_range.clone(),
-        gateway: pool.gateway.clone(),
-        auxiliary_addresses: (!pool.auxiliary.is_empty())
-            .then(|| pool.auxiliary.clone().into_iter().collect()),
+    let pool = |pool: &ComposePool| IpamConfig {
+        subnet: pool.subnet.as_ref().map(ToString::to_string),
+        ip_range: pool.ip_range.as_ref().map(ToString::to_string),
+        gateway: pool.gateway.as_ref().map(ToString::to_string),
+        auxiliary_addresses: (!pool.auxiliary.is_empty()).then(|| {
+            let pairs = pool.auxiliary.iter();
+            pairs
+                .map(|(name, address)| (name.clone(), address.to_string()))
+                .collect()
+        }),
     };
     let has_ipam = ipam_driver.is_some() || !ipam_options.is_empty() || !pools.is_empty();
     NetworkCreateRequest {

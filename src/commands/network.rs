@@ -1,0 +1,33 @@
+//! The shim, the networks and the slices: up and down.
+
+use super::Context;
+use crate::cli::DryRunArgs;
+use crate::diff::Request;
+use crate::error::{Error, ExitStatus};
+use crate::observe;
+
+impl Context<'_> {
+    /// `homelab network-up`.
+    ///
+    /// # Errors
+    /// Everything that stands in the way or goes wrong.
+    pub async fn network_up(&self, args: &DryRunArgs) -> Result<ExitStatus, Error> {
+        let (machine, state) = observe::machine(self.plan).await?;
+        let host = self.host(&state)?;
+        self.check_the_units_file(args, &state)?;
+        let request = Request::NetworkUp(host);
+        self.check_shim_is_free(args, host, &request, (&machine, &state))
+            .await?;
+        self.converge(args, &request, (&machine, &state)).await
+    }
+
+    /// `homelab network-down`.
+    ///
+    /// # Errors
+    /// Everything that stands in the way or goes wrong.
+    pub async fn network_down(&self, args: &DryRunArgs) -> Result<ExitStatus, Error> {
+        let (machine, state) = observe::machine(self.plan).await?;
+        let request = Request::NetworkDown(self.host(&state)?);
+        self.converge(args, &request, (&machine, &state)).await
+    }
+}

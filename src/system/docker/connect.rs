@@ -1,0 +1,199 @@
+//! The way to the Engine: where it is, which version of its API it is spoken to in, and why it cannot be used.
+
+use super::{ENGINE_TIMEOUT, Engine, engine_error, io_kind, message, with_timeout};
+use crate::error::{Diagnostic, Error};
+use crate::state::Api;
+use bollard::Docker;
+use bollard::errors::Error as EngineError;
+use std::net::{IpAddr, Ipv4Addr};
+
+/// The newest API that the types in here are made for; a newer engine speaks it too.
+const NEWEST: Api = Api(1, 51);
+
+/// Where the Engine listens when `DOCKER_HOST` says nothing.
+const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
+
+/// The header with the login for a registry.
+const REGISTRY_LOGIN: &str = "x-registry-auth";
+
+/// bollard's own limit, in seconds; a day, because it also counts while a container is being stopped.
+const REQUEST_SECONDS: u64 = 24 * 60 * 60;
+
+impl Engine {
+    /// Connects to the Engine that `DOCKER_HOST` names, which must be on this machine, whose addresses are `own`.
+    ///
+    /// # Errors
+    /// Why it cannot be used, and what to do.
+    pub async fn connect(own: &[Ipv4Addr]) -> Result<Self, Diagnostic> {
+        let (host, client) = connect(own)?;
+        Self::negotiated(&host, client).await
+    }
+
+    /// The same, and who makes the cgroups of containers: `systemd` or `cgroupfs`. The Engine runs other programs for this
+    /// answer, which is the same in all versions of the API, so it is asked at once.
+    ///
+    /// # Errors
+    /// Why it cannot be used, and what to do; in the second place, that it fails.
+    pub async fn connect_and_ask(
+        own: &[Ipv4Addr],
+    ) -> Result<(Self, Result<String, Error>), Diagnostic> {
+        let (host, client) = connect(own)?;
+        let negotiated = Self::negotiated(&host, client.clone());
+        let (engine, info) = tokio::join!(negotiated, with_timeout(client.info()));
+        let driver = info.map_err(|error| engine_error("tell about itself", &error));
+        let driver = driver.map(|info| info.cgroup_driver);
+        let driver = driver.map(|driver| driver.map(|driver| driver.to_string()));
+        Ok((engine?, driver.map(Option::unwrap_or_default)))
+    }
+
+    /// A client that speaks the newest API that both sides know.
+    async fn negotiated(host: &str, client: Docker) -> Result<Self, Diagnostic> {
+        if let Some(api) = newest_of_both(&client).await
+            && api >= Api::OLDEST
+        {
+            return Ok(Self {
+                client: with_api_version(client, api),
+                version: String::new(),
+                api,
+            });
+        }
+        let version = with_timeout(client.version())
+            .await
+            .map_err(|error| unreachable_engine(host, &error))?;
+        let api = version
+            .api_version
+            .and_then(|text| Api::try_from(text).ok())
+            .unwrap_or_default();
+        Ok(Self {
+            client: with_api_version(client, api.min(NEWEST)),
+            version: version.version.unwrap_or_default(),
+            api,
+        })
+    }
+}
+
+/// The Engine that `DOCKER_HOST` names, and a client for it.
+fn connect(own: &[Ipv4Addr]) -> Result<(String, Docker), Diagnostic> {
+    let named = std::env::var("DOCKER_HOST").ok().filter(|h| !h.is_empty());
+    let host = named.unwrap_or_else(|| DEFAULT_HOST.to_owned());
+    let client = local_client(&host, own)?;
+    Ok((host, client))
+}
+
+/// The newest API that the Engine and homelab know, by a ping in the newest that homelab knows. An Engine that does not
+/// know it says which it does. For `/version` the Engine runs three other programs, which takes it longer than all else that it
+/// is asked.
+async fn newest_of_both(client: &Docker) -> Option<Api> {
+    let client = with_api_version(client.clone(), NEWEST);
+    match with_timeout(client.ping()).await {
+        Ok(_) => Some(NEWEST),
+        Err(EngineError::DockerResponseServerError { message, .. }) => {
+            let (_, version) = message.split_once("Maximum supported API version is ")?;
+            Api::try_from(version.trim().to_owned()).ok()
+        }
+        Err(_) => None,
+    }
+}
+
+/// A client for a `DOCKER_HOST` as the Docker CLI reads it, when that is this machine.
+fn local_client(host: &str, own: &[Ipv4Addr]) -> Result<Docker, Diagnostic> {
+    let hint = "unset DOCKER_HOST, or set it to `unix:///var/run/docker.sock`";
+    if let Some(rest) = host.strip_prefix("tcp://") {
+        let name = rest.rsplit_once(':').map_or(rest, |(name, _)| name);
+        let name = name.trim_start_matches('[').trim_end_matches(']');
+        let here = name == "localhost"
+            || name.parse::<IpAddr>().is_ok_and(|address| match address {
+                IpAddr::V4(v4) => v4.is_loopback() || own.contains(&v4),
+                IpAddr::V6(v6) => v6.is_loopback(),
+            });
+        if !here {
+            return Err(another_machine(host));
+        }
+        if std::env::var("DOCKER_TLS_VERIFY").is_ok_and(|verify| !verify.is_empty()) {
+            return Err(Diagnostic::error(
+                "DOCKER_TLS_VERIFY is set, and homelab speaks no TLS",
+                hint,
+            ));
+        }
+    } else if host.starts_with("ssh://") || host.starts_with("http") {
+        return Err(another_machine(host));
+    } else if !host.starts_with("unix://") {
+        return Err(Diagnostic::error(
+            format!("DOCKER_HOST is `{host}`, which is no address of an Engine"),
+            hint,
+        ));
+    }
+    let version = bollard::API_DEFAULT_VERSION;
+    let client = if host.starts_with("tcp://") {
+        Docker::connect_with_http(host, REQUEST_SECONDS, version)
+    } else {
+        Docker::connect_with_unix(host, REQUEST_SECONDS, version)
+    };
+    client.map_err(|error| unreachable_engine(host, &error))
+}
+
+fn another_machine(host: &str) -> Diagnostic {
+    Diagnostic::error(
+        format!("DOCKER_HOST is `{host}`, which is another machine"),
+        "the shim and the Engine belong on one host: run homelab there, with DOCKER_HOST unset",
+    )
+}
+
+/// What bollard 0.21.1 sends otherwise than the Engine reads it. It sends no version (issue 736), and an Engine takes a
+/// request without one for its newest dialect; and it writes logins in the usual base64 alphabet, where the Engine expects
+/// that of URLs and takes what it cannot read for no login at all.
+fn with_api_version(client: Docker, Api(major, minor): Api) -> Docker {
+    let prefix = format!("/v{major}.{minor}");
+    client.with_request_modifier(move |mut request| {
+        let mut parts = request.uri().clone().into_parts();
+        if let Some(path) = parts.path_and_query.as_ref().map(ToString::to_string)
+            && !path.starts_with("/v1.")
+        {
+            parts.path_and_query = format!("{prefix}{path}").parse().ok();
+            if let Ok(uri) = http::Uri::from_parts(parts) {
+                *request.uri_mut() = uri;
+            }
+        }
+        if let Some(login) = request.headers_mut().get_mut(REGISTRY_LOGIN)
+            && let Ok(text) = login.to_str()
+            && let Ok(corrected) = text.replace('+', "-").replace('/', "_").parse()
+        {
+            *login = corrected;
+        }
+        request
+    })
+}
+
+fn unreachable_engine(host: &str, error: &EngineError) -> Diagnostic {
+    use std::io::ErrorKind::{ConnectionRefused, NotFound, PermissionDenied};
+    let socket = host.strip_prefix("unix://").unwrap_or(host);
+    let start =
+        "start it with `systemctl start docker`, or install it: `apt-get install docker.io`";
+    match (error, io_kind(error)) {
+        (EngineError::SocketNotFoundError(_), _) | (_, Some(NotFound)) => Diagnostic::error(
+            format!("there is no Docker Engine here: `{socket}` does not exist"),
+            start,
+        ),
+        (_, Some(PermissionDenied)) => Diagnostic::error(
+            format!("not permitted to use the Docker Engine at `{socket}`"),
+            "run homelab as root, or as a member of the group `docker`",
+        ),
+        (_, Some(ConnectionRefused)) => {
+            Diagnostic::error(format!("no Docker Engine answers at `{socket}`"), start)
+        }
+        (EngineError::RequestTimeoutError, _) => Diagnostic::error(
+            format!(
+                "the Docker Engine at `{socket}` did not answer within {} seconds",
+                ENGINE_TIMEOUT.as_secs()
+            ),
+            "`systemctl status docker` and `journalctl -u docker` may tell why",
+        ),
+        (error, _) => Diagnostic::error(
+            format!(
+                "the Docker Engine at `{socket}` cannot be used: {}",
+                message(error)
+            ),
+            "`docker version` may tell more",
+        ),
+    }
+}

@@ -1,0 +1,151 @@
+//! Networks and volumes: making them, and removing networks.
+
+use super::{Engine, engine_error, ignore_not_found, message, request, with_timeout};
+use crate::diff::step::{NetworkAction, NewNetwork, VolumeAction};
+use crate::error::Error;
+use crate::plan::naming::{LABEL_ENVIRONMENT, compose_label, network_name};
+use crate::plan::{ComposeNetwork, ComposeVolume};
+use bollard::errors::Error as EngineError;
+use bollard::models::{Ipam, IpamConfig, NetworkCreateRequest, VolumeCreateRequest};
+use std::collections::HashMap;
+use std::time::Duration;
+
+/// How long a request of a run that was killed may still be at work in the Engine.
+const CONFLICT_PAUSE: Duration = Duration::from_millis(500);
+
+impl Engine {
+    /// Carries out an act on a network.
+    ///
+    /// # Errors
+    /// When the Engine refuses.
+    pub async fn carry_out_network(&self, action: &NetworkAction) -> Result<(), Error> {
+        match action {
+            NetworkAction::Create(network) => self.create_network(network).await,
+            NetworkAction::CreateCompose(network) => self.create_compose_network(network).await,
+            NetworkAction::Remove { name, id } => self.remove_network(name, id).await,
+        }
+    }
+
+    /// Carries out an act on a volume.
+    ///
+    /// # Errors
+    /// When the Engine refuses.
+    pub async fn carry_out_volume(&self, action: &VolumeAction) -> Result<(), Error> {
+        let VolumeAction::Create(volume) = action;
+        self.create_volume(volume).await
+    }
+
+    /// Makes a macvlan network.
+    ///
+    /// # Errors
+    /// When the name or the gateway is taken meanwhile, or the Engine fails.
+    async fn create_network(&self, network: &NewNetwork) -> Result<(), Error> {
+        let name = network_name(&network.env);
+        let auxiliary = network
+            .auxiliary
+            .iter()
+            .map(|(address, what)| (what.clone(), address.to_string()))
+            .collect();
+        let request = NetworkCreateRequest {
+            name: name.clone(),
+            driver: Some("macvlan".to_owned()),
+            options: Some(HashMap::from([
+                ("parent".to_owned(), network.parent.clone()),
+                ("macvlan_mode".to_owned(), "bridge".to_owned()),
+            ])),
+            ipam: Some(Ipam {
+                config: Some(vec![IpamConfig {
+                    subnet: Some(network.subnet.to_string()),
+                    ip_range: Some(network.ip_range.to_string()),
+                    gateway: Some(network.gateway.to_string()),
+                    auxiliary_addresses: Some(auxiliary),
+                }]),
+                ..Ipam::default()
+            }),
+            labels: Some(HashMap::from([(
+                LABEL_ENVIRONMENT.to_owned(),
+                network.env.clone(),
+            )])),
+            ..NetworkCreateRequest::default()
+        };
+        let mut result = self.client.create_network(request.clone()).await;
+        if let Err(EngineError::DockerResponseServerError { .. }) = &result {
+            // A run that was killed may just be having it made: 409 then, or, on 20.10, an overlap with its pool. Whether
+            // it is as planned is looked at afterwards.
+            tokio::time::sleep(CONFLICT_PAUSE).await;
+            if self.has_own_network(&name).await {
+                return Ok(());
+            }
+            result = self.client.create_network(request).await;
+        }
+        let what = format!("make network `{name}`");
+        result
+            .map(|_| ())
+            .map_err(|error| engine_error(&what, &error))
+    }
+
+    async fn has_own_network(&self, name: &str) -> bool {
+        let network = with_timeout(self.client.inspect_network(name, None)).await;
+        let labels = network.ok().and_then(|network| network.labels);
+        labels.is_some_and(|labels| labels.contains_key(LABEL_ENVIRONMENT))
+    }
+
+    /// Removes a network by its id.
+    ///
+    /// # Errors
+    /// When a container was attached meanwhile, or the Engine fails. A network that is gone is no failure.
+    async fn remove_network(&self, name: &str, id: &str) -> Result<(), Error> {
+        let result = self.client.remove_network(id).await;
+        ignore_not_found(result, &format!("remove network `{name}`"))
+    }
+
+    /// Makes a network that a Compose file has.
+    ///
+    /// # Errors
+    /// When its addresses overlap with others, or the Engine fails.
+    async fn create_compose_network(&self, network: &ComposeNetwork) -> Result<(), Error> {
+        let request = request::network_request(network);
+        let result = self.client.create_network(request).await;
+        let what = format!("make network `{}`", network.name);
+        match result {
+            // A run that was killed may just have made it; whether it is the same is looked at next time.
+            Err(EngineError::DockerResponseServerError {
+                status_code: 409, ..
+            }) => Ok(()),
+            Err(error) if message(&error).contains("overlap") => Err(Error::new(
+                format!("cannot {what}: another network has some of its addresses"),
+                "`docker network ls` and `docker network inspect` show which; change its `ipam`, or take it out",
+            )),
+            result => result
+                .map(|_| ())
+                .map_err(|error| engine_error(&what, &error)),
+        }
+    }
+
+    /// Makes a named volume of an environment.
+    ///
+    /// # Errors
+    /// When the Engine fails.
+    async fn create_volume(&self, volume: &ComposeVolume) -> Result<(), Error> {
+        let name = &volume.name;
+        let own = [
+            (LABEL_ENVIRONMENT, volume.env.clone()),
+            (compose_label::PROJECT, network_name(&volume.env)),
+            (compose_label::VOLUME, volume.key.clone()),
+        ];
+        let own = own.map(|(name, value)| (name.to_owned(), value));
+        let options = volume.options.clone().into_iter().collect();
+        let request = VolumeCreateRequest {
+            name: Some(name.clone()),
+            driver: volume.driver.clone(),
+            driver_opts: (!volume.options.is_empty()).then_some(options),
+            labels: Some(volume.labels.clone().into_iter().chain(own).collect()),
+            ..VolumeCreateRequest::default()
+        };
+        let result = self.client.create_volume(request).await;
+        let what = format!("make volume `{name}`");
+        result
+            .map(|_| ())
+            .map_err(|error| engine_error(&what, &error))
+    }
+}

@@ -1,0 +1,187 @@
+//! What the kernel has: links with their addresses, and routes, as plain values.
+
+use super::{Netlink, dump};
+use crate::error::Error;
+use crate::plan::Mac;
+use crate::state::{Link, Route};
+use ipnet::Ipv4Net;
+use rtnetlink::RouteMessageBuilder;
+use rtnetlink::packet_route::address::AddressAttribute;
+use rtnetlink::packet_route::link::{
+    AfSpecInet, AfSpecUnspec, InfoData, InfoKind, InfoMacVlan, LinkAttribute, LinkFlags, LinkInfo,
+    LinkMessage, MacVlanMode,
+};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteType};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+
+impl Netlink {
+    /// All links with their IPv4 addresses, and the unicast IPv4 routes of the main table.
+    ///
+    /// # Errors
+    /// When the kernel refuses or does not answer.
+    pub async fn links_and_routes(&self) -> Result<(Vec<Link>, Vec<Route>), Error> {
+        let messages = dump(self.handle.link().get().execute(), "list the links").await?;
+        let names: BTreeMap<u32, String> = messages
+            .iter()
+            .map(|message| (message.header.index, name_of(message)))
+            .collect();
+        let bridges: Vec<u32> = messages
+            .iter()
+            .filter(|message| kind_of(message) == "bridge")
+            .map(|message| message.header.index)
+            .collect();
+        let mut addresses = self.addresses().await?;
+        let links = messages
+            .iter()
+            .map(|message| Link {
+                addresses: addresses.remove(&message.header.index).unwrap_or_default(),
+                ..link_of(message, &names, &bridges)
+            })
+            .collect();
+        Ok((links, self.routes(&names).await?))
+    }
+
+    async fn addresses(&self) -> Result<BTreeMap<u32, Vec<Ipv4Net>>, Error> {
+        let messages = dump(self.handle.address().get().execute(), "list the addresses").await?;
+        let mut all: BTreeMap<u32, Vec<Ipv4Net>> = BTreeMap::new();
+        for message in messages {
+            // IFA_LOCAL is the own address; IFA_ADDRESS is the peer's on a point-to-point link.
+            let address = message
+                .attributes
+                .iter()
+                .find_map(|attribute| match attribute {
+                    AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
+                    _ => None,
+                });
+            if let Some(net) = address.and_then(|a| Ipv4Net::new(a, message.header.prefix_len).ok())
+            {
+                all.entry(message.header.index).or_default().push(net);
+            }
+        }
+        Ok(all)
+    }
+
+    async fn routes(&self, names: &BTreeMap<u32, String>) -> Result<Vec<Route>, Error> {
+        let question = RouteMessageBuilder::<Ipv4Addr>::new().build();
+        let messages = dump(
+            self.handle.route().get(question).execute(),
+            "list the routes",
+        )
+        .await?;
+        let mut routes = Vec::new();
+        for message in messages {
+            if message.header.table != RouteHeader::RT_TABLE_MAIN
+                || message.header.kind != RouteType::Unicast
+            {
+                continue;
+            }
+            let (mut destination, mut link, mut source, mut gateway, mut metric) =
+                (Ipv4Addr::UNSPECIFIED, None, None, None, 0);
+            for attribute in &message.attributes {
+                match attribute {
+                    RouteAttribute::Destination(RouteAddress::Inet(a)) => destination = *a,
+                    RouteAttribute::PrefSource(RouteAddress::Inet(a)) => source = Some(*a),
+                    RouteAttribute::Gateway(RouteAddress::Inet(a)) => gateway = Some(*a),
+                    RouteAttribute::Oif(index) => link = names.get(index).cloned(),
+                    RouteAttribute::Priority(priority) => metric = *priority,
+                    _ => {}
+                }
+            }
+            let destination = Ipv4Net::new(destination, message.header.destination_prefix_length);
+            if let (Ok(destination), Some(link)) = (destination, link) {
+                routes.push(Route {
+                    destination,
+                    link,
+                    source,
+                    gateway,
+                    metric,
+                });
+            }
+        }
+        Ok(routes)
+    }
+}
+
+fn name_of(message: &LinkMessage) -> String {
+    message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            LinkAttribute::IfName(name) => Some(name.clone()),
+            _ => None,
+        })
+        .unwrap_or_default()
+}
+
+fn kind_of(message: &LinkMessage) -> String {
+    message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            LinkAttribute::LinkInfo(infos) => infos.iter().find_map(|info| match info {
+                LinkInfo::Kind(kind) => Some(kind.to_string()),
+                _ => None,
+            }),
+            _ => None,
+        })
+        .unwrap_or_default()
+}
+
+fn mode_of(infos: &[LinkInfo]) -> Option<String> {
+    let is_macvlan = infos.contains(&LinkInfo::Kind(InfoKind::MacVlan));
+    infos.iter().find_map(|info| match info {
+        LinkInfo::Data(InfoData::MacVlan(data)) if is_macvlan => {
+            data.iter().find_map(|data| match data {
+                InfoMacVlan::Mode(MacVlanMode::Bridge) => Some("bridge".to_owned()),
+                InfoMacVlan::Mode(MacVlanMode::Private) => Some("private".to_owned()),
+                InfoMacVlan::Mode(MacVlanMode::Vepa) => Some("vepa".to_owned()),
+                InfoMacVlan::Mode(MacVlanMode::Passthrough) => Some("passthru".to_owned()),
+                InfoMacVlan::Mode(_) => Some("source".to_owned()),
+                _ => None,
+            })
+        }
+        _ => None,
+    })
+}
+
+fn link_of(message: &LinkMessage, names: &BTreeMap<u32, String>, bridges: &[u32]) -> Link {
+    let name = name_of(message);
+    let sys = Path::new("/sys/class/net").join(&name);
+    let mut link = Link {
+        kind: kind_of(message),
+        up: message.header.flags.contains(LinkFlags::Up),
+        carrier: message.header.flags.contains(LinkFlags::LowerUp),
+        wireless: sys.join("wireless").exists() || sys.join("phy80211").exists(),
+        name,
+        ..Link::default()
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::Link(index) => link.parent = names.get(index).cloned(),
+            LinkAttribute::Address(bytes) => {
+                link.mac = <[u8; 6]>::try_from(bytes.as_slice()).ok().map(Mac);
+            }
+            LinkAttribute::IfAlias(alias) if !alias.is_empty() => {
+                link.alias = Some(alias.clone());
+            }
+            LinkAttribute::LinkInfo(infos) => link.mode = mode_of(infos),
+            LinkAttribute::AfSpecUnspec(families) => link.arp_filter = has_arp_filter(families),
+            LinkAttribute::Controller(index) if bridges.contains(index) => {
+                link.bridge = names.get(index).cloned();
+            }
+            _ => {}
+        }
+    }
+    link
+}
+
+fn has_arp_filter(families: &[AfSpecUnspec]) -> bool {
+    families.iter().any(|family| match family {
+        AfSpecUnspec::Inet(inet) => inet.iter().any(
+            |settings| matches!(settings, AfSpecInet::DevConf(settings) if settings.arpfilter == 1),
+        ),
+        _ => false,
+    })
+}
