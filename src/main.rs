@@ -40,18 +40,16 @@ fn main() -> ExitCode {
         quiet: cli.global.quiet,
         verbose: cli.global.verbose,
     };
-    match run(&cli, report) {
-        Ok(status) => status.into(),
-        Err(error) => {
-            if let Some(error) = error.downcast_ref::<Error>() {
-                report.error(error);
-                error.status.into()
-            } else {
-                report.unexpected(&error);
-                ExitStatus::Failed.into()
-            }
+    let status = run(&cli, report).unwrap_or_else(|error| {
+        if let Some(error) = error.downcast_ref::<Error>() {
+            report.error(error);
+            error.status
+        } else {
+            report.unexpected(&error);
+            ExitStatus::Failed
         }
-    }
+    });
+    ExitCode::from(status.code())
 }
 
 fn run(cli: &Cli, report: Report) -> anyhow::Result<ExitStatus> {

@@ -60,7 +60,7 @@ impl Context<'_> {
         observe::services(&machine, self.plan, env, &services, Lan::Asked, &mut state).await?;
         let diff = diff::diff(&Request::EnvUp(&selection, &services), self.plan, &state)?;
         let status = self
-            .carry_out(&diff, &services, &options.change, &machine)
+            .apply_or_print(&diff, &services, &options.change, &machine)
             .await?;
         let waits = up.wait || up.wait_timeout.is_some();
         if status == ExitStatus::Done && waits && !options.change.dry_run {
@@ -154,7 +154,9 @@ impl Context<'_> {
         let is_planned = self.plan.env(&name).is_some();
         if !is_planned && made().next().is_some() && options.services.is_empty() {
             let diff = diff::diff(&Request::UnplannedEnvDown(&name), self.plan, &state)?;
-            return self.carry_out(&diff, &[], &options.change, &machine).await;
+            return self
+                .apply_or_print(&diff, &[], &options.change, &machine)
+                .await;
         }
         let env = self.env(Some(&name))?;
         let host = self.host(&state)?;
@@ -164,7 +166,8 @@ impl Context<'_> {
             check_services(&selection)?;
         }
         let diff = diff::diff(&Request::EnvDown(&selection), self.plan, &state)?;
-        self.carry_out(&diff, &[], &options.change, &machine).await
+        self.apply_or_print(&diff, &[], &options.change, &machine)
+            .await
     }
 
     pub(super) fn env_name(&self, named: Option<&str>) -> Result<String, Error> {
@@ -209,7 +212,7 @@ impl Context<'_> {
     }
 
     /// Prints the steps of an environment or carries them out.
-    async fn carry_out(
+    async fn apply_or_print(
         &self,
         diff: &Diff,
         services: &[CompleteService],

@@ -1,16 +1,15 @@
 //! homelab.toml as it is written: the first phase, text to typed tables with the place of every value, and no rules yet.
 //!
-//! The tables are read off the parser's own tree instead of through serde's derive, because serde stops at the first
+//! The tables are read by [`Fields`], as those of Compose files are, instead of through serde's derive: serde stops at the first
 //! wrong type, and a person wants to hear of everything that is wrong at once.
 
-mod table;
-
+use super::fields::Fields;
+use super::node::{Entry, Map, Node, Value};
+use super::problem::{Problems, Span};
 use crate::error::Diagnostic;
-use crate::input::node::Map;
-use crate::input::problem::Span;
-use table::{Found, Table};
+use std::cell::RefCell;
 use toml::Spanned;
-use toml::de::DeTable;
+use toml::de::{DeTable, DeValue};
 
 /// A string and its place.
 pub type Text = Spanned<String>;
@@ -42,11 +41,11 @@ pub struct Config {
 #[derive(Clone, Debug, Default)]
 pub struct Compose {
     /// Compose files, later ones merged over earlier ones.
-    pub files: Option<OneOrMany>,
+    pub files: Option<Vec<Text>>,
     /// Files with the variables of the Compose files.
-    pub env_file: Option<OneOrMany>,
+    pub env_file: Option<Vec<Text>>,
     /// Profiles whose services start too.
-    pub profiles: Option<OneOrMany>,
+    pub profiles: Option<Vec<Text>>,
 }
 
 /// `[network]`
@@ -107,15 +106,6 @@ pub struct Env {
     pub overrides: Vec<Service>,
 }
 
-/// A value that may be given as one string or as a list of strings.
-#[derive(Clone, Debug)]
-pub enum OneOrMany {
-    /// `"a b"`
-    One(Text),
-    /// `["a", "b"]`
-    Many(Vec<Text>),
-}
-
 /// What is the address of a service.
 #[derive(Clone, Debug)]
 pub enum Address {
@@ -144,7 +134,7 @@ pub struct Service {
 ///
 /// # Errors
 /// When the text is not TOML: then nothing can be said about its content.
-pub fn parse(source: &str) -> Result<(Config, Vec<Diagnostic>), Vec<Diagnostic>> {
+pub fn parse(source: &str) -> Result<(Config, Problems), Problems> {
     let (document, syntax) = DeTable::parse_recoverable(source);
     if !syntax.is_empty() {
         let problems = syntax
@@ -162,80 +152,150 @@ pub fn parse(source: &str) -> Result<(Config, Vec<Diagnostic>), Vec<Diagnostic>>
             .collect();
         return Err(problems);
     }
-    let mut found = Found::default();
-    let mut config = read_config(&mut Table::new(
-        "",
-        document.span(),
-        document.get_ref(),
-        &mut found,
-    ));
-    config.unreadable = found.unreadable;
-    Ok((config, found.problems))
+    let (mut problems, unreadable) = (Vec::new(), RefCell::new(Vec::new()));
+    let map = map(document.get_ref());
+    let mut config = read_config(&mut Fields::of_toml(&map, &unreadable), &mut problems);
+    config.unreadable = unreadable.into_inner();
+    Ok((config, problems))
 }
 
-fn read_config(table: &mut Table) -> Config {
+fn read_config(fields: &mut Fields, problems: &mut Problems) -> Config {
+    let default_env = fields.string("default_env", problems);
+    let compose = read_compose(fields, problems);
+    let network = read_network(fields, problems);
+    let mut table = fields.table("shim", problems);
+    let shim = Shim {
+        name: table.string("name", problems),
+        address: table.string("address", problems),
+    };
+    table.finish(|_| None, problems);
     let config = Config {
-        default_env: table.string("default_env"),
-        compose: read_compose(table),
-        network: table.table("network", |t| Network {
-            span: t.span.clone(),
-            subnet: t.string("subnet"),
-            gateway: t.string("gateway"),
-            parent: t.string("parent"),
-            dhcp: t.string("dhcp"),
-            isolation: t.string("isolation"),
-        }),
-        shim: table.table("shim", |t| Shim {
-            name: t.string("name"),
-            address: t.string("address"),
-        }),
-        hosts: table.tables("hosts", |name, t| Host {
+        default_env,
+        compose,
+        network,
+        shim,
+        hosts: fields.tables("hosts", problems, |name, t, problems| Host {
             name,
-            address: t.string("address"),
-            primary: t.boolean("primary"),
-            shim: t.string("shim"),
-            parent: t.string("parent"),
+            address: t.string("address", problems),
+            primary: t.flag("primary", problems),
+            shim: t.string("shim", problems),
+            parent: t.string("parent", problems),
         }),
-        reserved: table.strings_by_name("reserved"),
-        envs: table.tables("env", |name, t| Env {
+        reserved: fields.strings_by_name("reserved", problems),
+        envs: fields.tables("env", problems, |name, t, problems| Env {
             name,
-            range: t.string("range"),
-            memory: t.scalar("memory"),
-            cpus: t.scalar("cpus"),
-            compose: read_compose(t),
-            overrides: t.tables("services", |name, t| read_service(name, t, true)),
+            range: t.string("range", problems),
+            memory: t.scalar("memory", problems),
+            cpus: t.scalar("cpus", problems),
+            compose: read_compose(t, problems),
+            overrides: t.tables("services", problems, |name, t, problems| {
+                let address = read_address(t, problems);
+                read_service(name, address, t, problems)
+            }),
         }),
-        services: table.tables("services", |name, t| read_service(name, t, false)),
+        services: fields.tables("services", problems, |name, t, problems| {
+            let address = read_addresses(t, problems);
+            read_service(name, address, t, problems)
+        }),
         unreadable: Vec::new(),
     };
-    table.finish();
+    fields.finish(|_| None, problems);
     config
 }
 
-fn read_compose(t: &mut Table) -> Compose {
+fn read_network(fields: &mut Fields, problems: &mut Problems) -> Network {
+    let span = fields.take("network").map(|node| node.span.clone());
+    let mut table = fields.table("network", problems);
+    let network = Network {
+        span: span.unwrap_or_default(),
+        subnet: table.string("subnet", problems),
+        gateway: table.string("gateway", problems),
+        parent: table.string("parent", problems),
+        dhcp: table.string("dhcp", problems),
+        isolation: table.string("isolation", problems),
+    };
+    table.finish(|_| None, problems);
+    network
+}
+
+fn read_compose(fields: &mut Fields, problems: &mut Problems) -> Compose {
     Compose {
-        files: t.one_or_many("compose"),
-        env_file: t.one_or_many("env_file"),
-        profiles: t.one_or_many("profiles"),
+        files: fields.strings("compose", problems),
+        env_file: fields.strings("env_file", problems),
+        profiles: fields.strings("profiles", problems),
     }
 }
 
-fn read_service(name: Text, t: &mut Table, is_override: bool) -> Service {
+/// The address of a service in one environment.
+fn read_address(fields: &mut Fields, problems: &mut Problems) -> Option<Address> {
+    let node = fields.take("address")?;
+    let Some(text) = node.as_text() else {
+        fields.wrong_type("address", node, "one address, as a string", problems);
+        return None;
+    };
+    let text = Spanned::new(node.span.clone(), text.to_owned());
+    Some(Address::One(text))
+}
+
+/// The addresses of a service, by environment.
+fn read_addresses(fields: &mut Fields, problems: &mut Problems) -> Option<Address> {
+    let node = fields.take("address")?;
+    if node.as_map().is_none() {
+        let wanted =
+            "a table with an address for each environment, like { prod = \"192.168.1.200\" }";
+        fields.wrong_type("address", node, wanted, problems);
+        return None;
+    }
+    let pairs = fields.strings_by_name("address", problems);
+    Some(Address::PerEnv(pairs))
+}
+
+fn read_service(
+    name: Text,
+    address: Option<Address>,
+    fields: &mut Fields,
+    problems: &mut Problems,
+) -> Service {
     Service {
         name,
-        address: t.address(is_override),
-        host: t.string("host"),
-        enabled: t.boolean("enabled"),
-        keys: t.rest(),
+        address,
+        host: fields.string("host", problems),
+        enabled: fields.flag("enabled", problems),
+        keys: fields.rest(),
     }
 }
 
-impl OneOrMany {
-    /// All of them.
-    pub fn texts(&self) -> &[Text] {
-        match self {
-            Self::One(text) => std::slice::from_ref(text),
-            Self::Many(texts) => texts,
+/// A table of the parser, in the order of the file: the first environment keeps the exact subnet as its pool.
+fn map(table: &DeTable) -> Map {
+    let entries = table.iter().map(|(key, value)| Entry {
+        key: key.get_ref().to_string(),
+        span: key.span(),
+        node: node(value),
+    });
+    let mut entries: Vec<Entry> = entries.collect();
+    entries.sort_by_key(|entry| entry.span.start);
+    Map(entries)
+}
+
+/// A value of TOML as one that Compose files have too.
+fn node(value: &Spanned<DeValue>) -> Node {
+    let inner = match value.get_ref() {
+        DeValue::String(text) => Value::Text(text.to_string()),
+        DeValue::Integer(number) => {
+            let digits = number.as_str();
+            match i64::from_str_radix(digits, number.radix()) {
+                Ok(number) => Value::Integer(number),
+                Err(_) => Value::Text(digits.to_owned()),
+            }
         }
-    }
+        DeValue::Float(number) => match number.as_str().parse() {
+            Ok(number) => Value::Float(number),
+            Err(_) => Value::Text(number.as_str().to_owned()),
+        },
+        DeValue::Boolean(flag) => Value::Bool(*flag),
+        DeValue::Datetime(date) => Value::Text(date.to_string()),
+        DeValue::Array(items) => Value::List(items.iter().map(node).collect()),
+        DeValue::Table(table) => Value::Map(map(table)),
+    };
+    Node::new(value.span(), inner)
 }

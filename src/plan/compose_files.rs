@@ -2,18 +2,17 @@
 
 use super::naming::network_name;
 use crate::input::compose::LoadOptions;
-use crate::input::homelab_toml::{Compose, Config, Env, OneOrMany, Text};
+use crate::input::homelab_toml::{Compose, Config, Env, Text};
 use crate::input::problem::Span;
 use std::path::{Path, PathBuf};
 
 /// What is to be loaded for an environment; paths start from `folder`.
 pub(super) fn options(config: &Config, env: &Env, folder: &Path) -> LoadOptions {
     let name = env.name.get_ref();
-    let texts = |key: fn(&Compose) -> &Option<OneOrMany>| -> Vec<(String, Span)> {
+    let texts = |key: fn(&Compose) -> &Option<Vec<Text>>| -> Vec<(String, Span)> {
         let texts = key(&env.compose).as_ref().or(key(&config.compose).as_ref());
-        let texts = texts.map(OneOrMany::texts).unwrap_or_default();
         let expand = |text: &Text| (text.get_ref().replace("{env}", name), text.span());
-        texts.iter().map(expand).collect()
+        texts.into_iter().flatten().map(expand).collect()
     };
     let paths = |texts: Vec<(String, Span)>| -> Vec<(PathBuf, Span)> {
         let texts = texts.into_iter();

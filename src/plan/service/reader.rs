@@ -1,22 +1,19 @@
 //! The keys of a service from values to what the Engine is told. Pure.
 
 use super::context::ServiceContext;
-use super::engine_settings::{NO_GPU, SettingsReader, restart_policy};
-use super::values::{capability, is_host_name, is_signal, parse_bytes, parse_duration};
-use super::{
-    Dependency, DependencyCondition, Device, EnvFile, PullPolicy, Restart, Service, mounts,
-    networks, split_tag,
-};
+use super::engine_settings::SettingsReader;
+use super::resources::NO_GPU;
+use super::values::{capability, is_host_name, parse_bytes};
+use super::{Device, EnvFile, Service, given_files, mounts, networks};
 use crate::error::Diagnostic;
-use crate::input::fields::{Fields, Named};
+use crate::input::fields::Fields;
 use crate::input::node::{Map, Node, Value};
-use crate::input::problem::{Span, nearest};
+use crate::input::problem::Span;
 use crate::plan::Problems;
 use crate::plan::naming::is_own_label;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
-use std::time::Duration;
 use toml::Spanned;
 
 /// A service that was read.
@@ -62,7 +59,7 @@ pub(in crate::plan) fn read(
     let Reader { fields, problems } = reader;
     service.volumes = mounts::volumes(fields, context, problems);
     service.tmpfs = mounts::tmpfs(fields, problems);
-    service.files = mounts::files(fields, context, problems);
+    service.files = given_files::read(fields, context, problems);
     let address = networks::read(fields, &mut service, context, problems);
     let mut settings = SettingsReader {
         settings: BTreeMap::new(),
@@ -100,26 +97,27 @@ pub(in crate::plan) fn read(
     }
 }
 
-struct Reader<'a, 'b> {
-    fields: &'a mut Fields<'b>,
-    problems: &'a mut Problems,
+/// A service that is being read.
+pub(super) struct Reader<'a, 'b> {
+    pub(super) fields: &'a mut Fields<'b>,
+    pub(super) problems: &'a mut Problems,
 }
 
 impl Reader<'_, '_> {
-    fn wrong(&mut self, span: &Span, what: String, hint: &str) {
+    pub(super) fn wrong(&mut self, span: &Span, what: String, hint: &str) {
         self.problems
             .push(Diagnostic::error_at(span.clone(), what).hint(hint));
     }
 
-    fn text(&mut self, key: &'static str) -> Option<(String, Span)> {
+    pub(super) fn text(&mut self, key: &'static str) -> Option<(String, Span)> {
         self.fields.text(key, self.problems)
     }
 
-    fn plain(&mut self, key: &'static str) -> Option<String> {
+    pub(super) fn plain(&mut self, key: &'static str) -> Option<String> {
         self.text(key).map(|(text, _)| text)
     }
 
-    fn flag(&mut self, key: &'static str) -> bool {
+    pub(super) fn flag(&mut self, key: &'static str) -> bool {
         self.fields.boolean(key, self.problems).unwrap_or(false)
     }
 
@@ -136,86 +134,6 @@ impl Reader<'_, '_> {
                 .push(Diagnostic::error_at(span, what).label(format!("`{key}` takes {wanted}")));
         }
         Some(value)
-    }
-
-    /// The image, and how it is built when the file says so.
-    fn build(&mut self, service: &mut Service) {
-        service.image = self.image().unwrap_or_default();
-        let policy = self.text("pull_policy");
-        if let Some((policy, span)) = policy {
-            service.pull_policy = match policy.as_str() {
-                "always" => PullPolicy::Always,
-                "never" => PullPolicy::Never,
-                "missing" | "if_not_present" | "build" => PullPolicy::Missing,
-                other => {
-                    let is_timed =
-                        matches!(other, "daily" | "weekly") || other.starts_with("every_");
-                    let what = if is_timed {
-                        format!("the pull policy `{other}` is not supported")
-                    } else {
-                        format!("`{other}` is no pull policy")
-                    };
-                    self.wrong(&span, what, "use `always`, `missing` or `never`");
-                    PullPolicy::Missing
-                }
-            };
-        }
-        let Some(entry) = self.fields.entry("build") else {
-            return;
-        };
-        let context = match &entry.node.value {
-            Value::Map(map) => map.get("context").and_then(Node::scalar),
-            _ => entry.node.scalar(),
-        };
-        let text = |key| entry.node.get(key).and_then(Node::scalar);
-        let file = text("dockerfile")
-            .map(|file| format!(" -f {file}"))
-            .unwrap_or_default();
-        let target = text("target")
-            .map(|stage| format!(" --target {stage}"))
-            .unwrap_or_default();
-        let context = context.unwrap_or_else(|| ".".to_owned());
-        let span = entry.span.clone();
-        let is_named = self.fields.take("image").is_some();
-        let image = if is_named {
-            service.image.clone()
-        } else {
-            service.name.clone()
-        };
-        let command = format!("docker build -t {image}{file}{target} {context}");
-        if is_named {
-            service.build = Some(command);
-            return;
-        }
-        let what = format!(
-            "service `{}` is to be built, and homelab builds no images",
-            service.name
-        );
-        let hint = format!(
-            "build it with `{command}`, and write `image: {image}` in the place of `build`"
-        );
-        self.wrong(&span, what, &hint);
-    }
-
-    fn image(&mut self) -> Option<String> {
-        let (image, span) = self.text("image")?;
-        let (repository, _) = split_tag(&image);
-        // The part before the first slash may be the registry's host, which may have capitals.
-        let path = repository
-            .split_once('/')
-            .map_or(repository, |(_, path)| path);
-        let fits = !path.is_empty()
-            && !image.contains(char::is_whitespace)
-            && !path.contains(char::is_uppercase);
-        if !fits {
-            self.wrong(
-                &span,
-                format!("`{image}` is not the name of an image"),
-                "an image is named like `traefik/whoami:v1.10`, in lower case",
-            );
-            return None;
-        }
-        Some(image)
     }
 
     fn words(&mut self, key: &'static str) -> Option<Vec<String>> {
@@ -418,115 +336,6 @@ impl Reader<'_, '_> {
             }
         }
         all
-    }
-
-    /// When it starts, what it waits for, and how it ends.
-    fn start_and_stop(&mut self, service: &mut Service, profiles: &BTreeSet<String>) {
-        let restart = self
-            .text("restart")
-            .and_then(|(text, span)| self.restart(&text, &span));
-        let policy = restart_policy(self.fields, self.problems);
-        service.restart = policy.or(restart).unwrap_or_default();
-        service.stop_signal = self.text("stop_signal").map(|(text, span)| {
-            if !is_signal(&text) {
-                let what = format!("`{text}` is not a signal");
-                self.wrong(
-                    &span,
-                    what,
-                    "write a name like `SIGINT`; signal(7) lists them",
-                );
-            }
-            text
-        });
-        service.stop_grace_period = self.text("stop_grace_period").and_then(|(text, span)| {
-            let duration = parse_duration(&text);
-            if duration.is_none() {
-                let what = format!("`{text}` is not a duration");
-                self.wrong(&span, what, "write `10s` or `1m30s`");
-            }
-            // The Engine counts whole seconds; half a second of grace must not become none.
-            duration.map(|d| Duration::from_secs(d.as_secs() + u64::from(d.subsec_nanos() > 0)))
-        });
-        let own = self
-            .fields
-            .list("profiles", self.problems)
-            .unwrap_or_default();
-        service.is_active = own.is_empty()
-            || own
-                .iter()
-                .any(|(name, _)| profiles.contains(name) || profiles.contains("*"));
-        service.depends_on = self.dependencies();
-    }
-
-    fn restart(&mut self, text: &str, span: &Span) -> Option<Restart> {
-        let (policy, count) = match text.split_once(':') {
-            Some((policy, count)) => (policy, Some(count)),
-            None => (text, None),
-        };
-        match (policy, count.map(str::parse::<u32>)) {
-            ("no" | "false", None) => Some(Restart::No),
-            ("always", None) => Some(Restart::Always),
-            ("unless-stopped", None) => Some(Restart::UnlessStopped),
-            ("on-failure", None) => Some(Restart::OnFailure(0)),
-            ("on-failure", Some(Ok(count))) => Some(Restart::OnFailure(count)),
-            _ => {
-                self.wrong(
-                    span,
-                    format!("`{text}` is not a restart policy"),
-                    "use `no`, `always`, `unless-stopped`, `on-failure` or `on-failure:3`",
-                );
-                None
-            }
-        }
-    }
-
-    fn dependencies(&mut self) -> Vec<Dependency> {
-        let named = self.fields.named("depends_on", self.problems);
-        named.iter().map(|named| self.dependency(named)).collect()
-    }
-
-    fn dependency(&mut self, named: &Named) -> Dependency {
-        let path = format!("{}.depends_on.{}", self.fields.path, named.name);
-        let map = named.node.and_then(Node::as_map);
-        if let Some(node) = named.node.filter(|_| map.is_none()) {
-            let what = format!("`{path}` must be a table");
-            let label = format!("this is {}", node.value);
-            self.problems
-                .push(Diagnostic::error_at(node.span.clone(), what).label(label));
-        }
-        let mut keys = Fields::new(path, map);
-        let condition = keys.text("condition", self.problems);
-        let is_required = keys.boolean("required", self.problems).unwrap_or(true);
-        let restart = keys.boolean("restart", self.problems).unwrap_or(false);
-        keys.finish(|_| None, self.problems);
-        let condition = match condition {
-            None => DependencyCondition::Started,
-            Some((text, span)) => match text.as_str() {
-                "service_started" => DependencyCondition::Started,
-                "service_healthy" => DependencyCondition::Healthy,
-                "service_completed_successfully" => DependencyCondition::Completed,
-                other => {
-                    let what = format!("`{other}` cannot be waited for");
-                    let known = [
-                        "service_started",
-                        "service_healthy",
-                        "service_completed_successfully",
-                    ];
-                    let hint = match nearest(other, known) {
-                        Some(near) => format!("did you mean `{near}`?"),
-                        None => format!("the conditions are `{}`", known.join("`, `")),
-                    };
-                    self.wrong(&span, what, &hint);
-                    DependencyCondition::Started
-                }
-            },
-        };
-        Dependency {
-            service: Spanned::new(named.span.clone(), named.name.clone()),
-            condition,
-            is_required,
-            restart,
-        }
     }
 
     /// How many containers are wanted.

@@ -1,6 +1,7 @@
 //! Values as Compose and Docker write them: sizes, durations, signals, capabilities. Pure.
 
 use crate::plan::is_dns_label;
+use nix::sys::signal::Signal;
 use std::time::Duration;
 
 /// Bytes as Docker's command line takes them: a number, perhaps with a fraction, and `b`, `k`, `m`, `g` or `t` (powers of
@@ -20,50 +21,63 @@ pub(in crate::plan) fn parse_bytes(text: &str) -> Option<u64> {
         _ => return None,
     };
     let unit = 1024_u64.pow(power);
-    let Some((whole, fraction)) = number.split_once('.') else {
-        return number.parse::<u64>().ok()?.checked_mul(unit);
-    };
-    let places = u32::try_from(fraction.len())
-        .ok()
-        .filter(|places| *places <= 9)?;
-    let whole = whole.parse::<u64>().ok()?.checked_mul(unit)?;
-    let parts = fraction.parse::<u64>().ok()?.checked_mul(unit)?;
-    whole.checked_add(parts / 10_u64.checked_pow(places)?)
-}
-
-/// A duration as Go writes it, like `1m30s`, `1.5s` or `500ms`, or as people do, like `2min`.
-pub(super) fn parse_duration(text: &str) -> Option<Duration> {
-    if let Ok(duration) = humantime::parse_duration(text) {
-        return Some(duration);
-    }
-    let mut rest = text.trim();
-    let mut sum = Duration::ZERO;
-    if rest.is_empty() {
+    if number.is_empty() || number.ends_with('.') || number.starts_with('.') {
         return None;
     }
-    while !rest.is_empty() {
-        let end = rest.find(|c: char| !(c.is_ascii_digit() || c == '.'))?;
-        let (number, tail) = rest.split_at_checked(end)?;
-        let unit_end = tail
-            .find(|c: char| c.is_ascii_digit() || c == '.')
-            .unwrap_or(tail.len());
-        let (unit, tail) = tail.split_at_checked(unit_end)?;
-        let seconds = match unit {
-            "ns" => 1e-9,
-            "us" | "µs" => 1e-6,
-            "ms" => 1e-3,
-            "s" => 1.0,
-            "m" => 60.0,
-            "h" => 3600.0,
-            "d" => 86_400.0,
-            "w" => 604_800.0,
-            _ => return None,
-        };
-        let number: f64 = number.parse().ok()?;
-        sum = sum.checked_add(Duration::try_from_secs_f64(number * seconds).ok()?)?;
-        rest = tail;
+    scaled(number, unit)
+}
+
+/// Nanoseconds of each unit of a duration: those of Go's `time.ParseDuration`, and the day and week of Compose.
+const UNITS: [(&str, u64); 9] = [
+    ("ns", 1),
+    ("us", 1_000),
+    ("µs", 1_000),
+    ("ms", 1_000_000),
+    ("s", 1_000_000_000),
+    ("m", 60_000_000_000),
+    ("h", 3_600_000_000_000),
+    ("d", 86_400_000_000_000),
+    ("w", 604_800_000_000_000),
+];
+
+/// A duration as Go writes it, like `1m30s`, `1.5s` or `500ms`; at most what 63 bits of nanoseconds hold, 292 years.
+pub(super) fn parse_duration(text: &str) -> Option<Duration> {
+    let mut rest = text.trim();
+    if rest == "0" {
+        return Some(Duration::ZERO);
     }
-    Some(sum)
+    let mut sum: u64 = 0;
+    let is_number = |c: char| c.is_ascii_digit() || c == '.';
+    loop {
+        let (number, tail) = rest.split_at_checked(rest.find(|c| !is_number(c))?)?;
+        let end = tail.find(is_number).unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at_checked(end)?;
+        let (_, nanoseconds) = UNITS.iter().find(|(name, _)| *name == unit)?;
+        sum = sum.checked_add(scaled(number, *nanoseconds)?)?;
+        rest = tail;
+        if rest.is_empty() {
+            i64::try_from(sum).ok()?;
+            return Some(Duration::from_nanos(sum));
+        }
+    }
+}
+
+/// A decimal number of units, in whole parts of a unit; what is smaller is cut off.
+fn scaled(number: &str, unit: u64) -> Option<u64> {
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let digits = |text: &str| match text {
+        "" => Some(0),
+        text => text.parse::<u64>().ok(),
+    };
+    if whole.is_empty() && fraction.is_empty() {
+        return None;
+    }
+    let places = u32::try_from(fraction.len())
+        .ok()
+        .filter(|places| *places <= 18)?;
+    let parts = u128::from(digits(fraction)?) * u128::from(unit) / 10_u128.pow(places);
+    let whole = digits(whole)?.checked_mul(unit)?;
+    whole.checked_add(u64::try_from(parts).ok()?)
 }
 
 /// Billionths of processors from a number of them, like `1.5`.
@@ -90,10 +104,10 @@ pub(super) fn is_host_name(name: &str) -> bool {
 pub(super) fn is_signal(text: &str) -> bool {
     let upper = text.to_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    let is_number = name
-        .parse::<u8>()
-        .is_ok_and(|number| (1..=64).contains(&number));
-    is_number || name.starts_with("RTMIN") || name.starts_with("RTMAX") || SIGNALS.contains(&name)
+    let number = name.parse::<u8>();
+    let is_number = number.is_ok_and(|number| (1..=64).contains(&number));
+    let is_real_time = name.starts_with("RTMIN") || name.starts_with("RTMAX");
+    is_number || is_real_time || format!("SIG{name}").parse::<Signal>().is_ok()
 }
 
 /// The name of a capability without its prefix, in capitals.
@@ -172,13 +186,6 @@ const CAPABILITIES: [&str; 41] = [
     "WAKE_ALARM",
 ];
 
-/// signal(7), without the prefix.
-const SIGNALS: [&str; 31] = [
-    "ABRT", "ALRM", "BUS", "CHLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "KILL", "PIPE",
-    "PROF", "PWR", "QUIT", "SEGV", "STKFLT", "STOP", "SYS", "TERM", "TRAP", "TSTP", "TTIN", "TTOU",
-    "URG", "USR1", "USR2", "VTALRM", "WINCH", "XCPU", "XFSZ",
-];
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -202,6 +209,17 @@ mod tests {
         assert_eq!(milliseconds("500ms"), Some(500));
         assert_eq!(milliseconds("1h0.5m"), Some(3_630_000));
         assert_eq!(milliseconds("0s"), Some(0));
+        assert_eq!(milliseconds("0"), Some(0));
+        assert_eq!(milliseconds("1d"), Some(86_400_000));
+        assert_eq!(milliseconds(".5s"), Some(500));
+        assert_eq!(milliseconds("2min"), None);
+        assert_eq!(milliseconds("30"), None);
+        assert_eq!(milliseconds("."), None);
+        assert_eq!(milliseconds("300y"), None);
+        assert_eq!(milliseconds("9999999h"), None);
+        let nanoseconds = |text| parse_duration(text).map(|duration| duration.as_nanos());
+        assert_eq!(nanoseconds("1.000000001s"), Some(1_000_000_001));
+        assert_eq!(nanoseconds("1.1us"), Some(1_100));
         assert_eq!(milliseconds("ten"), None);
         assert_eq!(milliseconds("9e99s"), None);
         assert_eq!(milliseconds(""), None);
@@ -212,5 +230,23 @@ mod tests {
         assert_eq!(parse_cpus("0.5"), Some(500_000_000));
         assert_eq!(parse_cpus("2"), Some(2_000_000_000));
         assert_eq!(parse_cpus("-1"), None);
+    }
+
+    #[test]
+    fn signals_are_those_of_the_kernel() {
+        for signal in [
+            "SIGINT",
+            "int",
+            "9",
+            "USR1",
+            "SIGRTMIN+3",
+            "STKFLT",
+            "WINCH",
+        ] {
+            assert!(is_signal(signal), "{signal}");
+        }
+        for wrong in ["", "SIG", "0", "65", "STOPIT", "SIGSIGINT"] {
+            assert!(!is_signal(wrong), "{wrong}");
+        }
     }
 }
