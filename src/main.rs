@@ -96,24 +96,25 @@ fn run(cli: &Cli, report: Report) -> anyhow::Result<ExitStatus> {
         .enable_all()
         .build()
         .context("the kernel gives no event queue")?;
-    let status = runtime.block_on(async {
-        match &cli.command {
-            Command::Check | Command::Probe(_) => Ok(ExitStatus::Done),
-            Command::Status => context.status().await,
-            Command::Verify => context.verify().await,
-            Command::NetworkUp(change) => context.network_up(change).await,
-            Command::NetworkDown(change) => context.network_down(change).await,
-            Command::EnvUp(environment) => context.env_up(environment).await,
-            Command::EnvDown(environment) => context.env_down(environment).await,
-            Command::Ps(listing) => context.ps(listing).await,
-            Command::Logs(logs) => context.logs(logs).await,
-            Command::Config(which) => context.config(which),
-            Command::Shim(Shim::Install(change)) => context.shim_install(change).await,
-            Command::Shim(Shim::Uninstall(change)) => context.shim_uninstall(change).await,
-            Command::Shim(Shim::Up(change)) => context.shim_up(change).await,
-            Command::Shim(Shim::Down(change)) => context.shim_down(change).await,
-            Command::Shim(Shim::Run(run)) => context.shim_run(run).await,
-        }
-    })?;
-    Ok(status)
+    Ok(runtime.block_on(dispatch(&cli.command, &context))?)
+}
+
+async fn dispatch(command: &Command, context: &Context<'_>) -> Result<ExitStatus, Error> {
+    match command {
+        Command::Check | Command::Probe(_) => Ok(ExitStatus::Done),
+        Command::Status => context.status().await,
+        Command::Verify => context.verify().await,
+        Command::NetworkUp(args) => context.network_up(args).await,
+        Command::NetworkDown(args) => context.network_down(args).await,
+        Command::EnvUp(args) => context.env_up(args).await,
+        Command::EnvDown(args) => context.env_down(args).await,
+        Command::Ps(args) => context.ps(args).await,
+        Command::Logs(args) => context.logs(args).await,
+        Command::Config(args) => context.config(args),
+        Command::Shim(Shim::Install(args)) => context.shim_install(args).await,
+        Command::Shim(Shim::Uninstall(args)) => context.shim_uninstall(args).await,
+        Command::Shim(Shim::Up(args)) => context.shim_up(args).await,
+        Command::Shim(Shim::Down(args)) => context.shim_down(args).await,
+        Command::Shim(Shim::Run(args)) => context.shim_run(args).await,
+    }
 }

@@ -13,8 +13,8 @@ pub use address::{Mac, Range, Written, joined, pool};
 pub use isolation::{Isolation, Limits, PlannedSlice};
 pub use service::{
     ApiSection, Attachment, CompleteService, ComposeNetwork, ComposePool, ComposeVolume,
-    DependencyCondition, FileSource, GivenFile, INTERFACE_NAME, PortBinding, PullPolicy, Restart,
-    Service, Volume, complete, is_dns_label, split_tag,
+    DependencyCondition, Device, FileSource, GivenFile, INTERFACE_NAME, PortBinding, PullPolicy,
+    Restart, Service, Volume, complete, is_dns_label, split_tag,
 };
 
 use crate::input::compose::{self, LoadEnv, Project};

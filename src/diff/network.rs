@@ -221,23 +221,14 @@ fn sort_networks<'a>(
                     "the plan has no such environment"
                 };
                 outdated.push((network, Differences::unplanned(name, cause)));
-            } else if wanted.is_empty() {
-                diagnostics.push(Diagnostic::error(
-                    format!(
-                        "containers are attached to network `{name}`: {}",
-                        named(&attached)
-                    ),
-                    take_away(env),
-                ));
+                continue;
+            }
+            let in_use = in_use(name, env, &attached, wanted.is_empty());
+            if in_use.severity.is_error() {
+                diagnostics.push(in_use);
             } else {
                 kept.push(network);
-                diff.warn(
-                    format!(
-                        "the plan has no environment `{env}`, but containers are attached to network `{name}`: {}",
-                        named(&attached)
-                    ),
-                    take_away(env),
-                );
+                diff.warnings.push(in_use);
             }
             continue;
         };
@@ -260,6 +251,19 @@ fn sort_networks<'a>(
         }
     }
     (kept, outdated)
+}
+
+/// That a network which the plan does not want has containers: in the way of whoever takes all networks down.
+fn in_use(name: &str, env: &str, attached: &[&str], all_go: bool) -> Diagnostic {
+    let on_it = format!(
+        "containers are attached to network `{name}`: {}",
+        named(attached)
+    );
+    if all_go {
+        return Diagnostic::error(on_it, take_away(env));
+    }
+    let what = format!("the plan has no environment `{env}`, but {on_it}");
+    Diagnostic::warning(what, take_away(env))
 }
 
 fn take_away(env: &str) -> String {

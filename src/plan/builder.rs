@@ -83,26 +83,7 @@ impl<'a> PlanBuilder<'a> {
         let network = &config.network;
         let isolation = read_isolation(network.isolation.as_ref(), problems);
         let subnet = read_subnet(network.subnet.as_ref(), problems);
-        let shim = read_address(config.shim.address.as_ref(), problems);
-        let hosts: Vec<PartialHost> = config
-            .hosts
-            .iter()
-            .map(|host| PartialHost {
-                name: host.name.clone(),
-                address: read_address(host.address.as_ref(), problems),
-                shim: match &host.shim {
-                    Some(own) => read_address(Some(own), problems),
-                    None => shim.clone(),
-                },
-                has_own_shim: host.shim.is_some(),
-                parent: host.parent.clone().or_else(|| network.parent.clone()),
-                primary: host
-                    .primary
-                    .as_ref()
-                    .filter(|flag| *flag.get_ref())
-                    .map(Spanned::span),
-            })
-            .collect();
+        let hosts = read_hosts(config, problems);
         let nothing = Project::default();
         let primary = hosts.iter().find(|host| host.primary.is_some());
         let primary = primary.map(|host| host.name.get_ref().clone());
@@ -200,6 +181,32 @@ impl<'a> PlanBuilder<'a> {
                 .map(|name| name.get_ref().clone()),
         })
     }
+}
+
+fn read_hosts(config: &Config, problems: &mut Problems) -> Vec<PartialHost> {
+    let shim = read_address(config.shim.address.as_ref(), problems);
+    config
+        .hosts
+        .iter()
+        .map(|host| PartialHost {
+            name: host.name.clone(),
+            address: read_address(host.address.as_ref(), problems),
+            shim: match &host.shim {
+                Some(own) => read_address(Some(own), problems),
+                None => shim.clone(),
+            },
+            has_own_shim: host.shim.is_some(),
+            parent: host
+                .parent
+                .clone()
+                .or_else(|| config.network.parent.clone()),
+            primary: host
+                .primary
+                .as_ref()
+                .filter(|flag| *flag.get_ref())
+                .map(Spanned::span),
+        })
+        .collect()
 }
 
 fn read_isolation(text: Option<&Text>, problems: &mut Problems) -> Isolation {

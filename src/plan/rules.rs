@@ -7,6 +7,7 @@ mod warnings;
 use super::builder::{PartialEnv, PlanBuilder};
 use super::{Problems, Range, pool};
 use crate::error::Diagnostic;
+use crate::input::homelab_toml::Config;
 use crate::input::problem::Span;
 use std::net::Ipv4Addr;
 use toml::Spanned;
@@ -50,89 +51,93 @@ pub(super) fn check(builder: &PlanBuilder, problems: &mut Problems) {
     }
 }
 
+/// Keys that are missing, with what to write; what is there but could not be read is reported already.
+struct Missing<'a> {
+    config: &'a Config,
+    problems: &'a mut Problems,
+}
+
+impl Missing<'_> {
+    fn add(&mut self, path: &str, span: Span, what: String, hint: &str) {
+        let mut unreadable = self.config.unreadable.iter();
+        if !unreadable.any(|unreadable| unreadable == path) {
+            self.problems
+                .push(Diagnostic::error_at(span, what).hint(hint));
+        }
+    }
+}
+
 fn what_is_needed_is_there(builder: &PlanBuilder, problems: &mut Problems) {
     let config = builder.config;
-    let network = config.network.span.clone();
-    let mut missing = |path: &str, span: &Span, what: String, hint: &str| {
-        if !config
-            .unreadable
-            .iter()
-            .any(|unreadable| unreadable == path)
-        {
-            problems.push(Diagnostic::error_at(span.clone(), what).hint(hint));
-        }
-    };
-    if config.network.subnet.is_none() {
-        missing(
+    let network = &config.network;
+    let mut missing = Missing { config, problems };
+    let at_the_top = [
+        (
+            network.subnet.is_none(),
             "network.subnet",
-            &network,
-            "`network.subnet` is missing".into(),
+            "`network.subnet` is missing",
             "give the LAN, like `subnet = \"192.168.1.0/24\"` in `[network]`",
-        );
-    }
-    if config.network.gateway.is_none() {
-        missing(
+        ),
+        (
+            network.gateway.is_none(),
             "network.gateway",
-            &network,
-            "`network.gateway` is missing".into(),
+            "`network.gateway` is missing",
             "give the router's address, like `gateway = \"192.168.1.1\"` in `[network]`",
-        );
-    }
-    if config.hosts.is_empty() {
-        missing(
+        ),
+        (
+            config.hosts.is_empty(),
             "hosts",
-            &network,
-            "the file names no host".into(),
+            "the file names no host",
             "add `[hosts.NAME]` with the `address` of the machine that runs the containers",
-        );
-    }
-    if config.envs.is_empty() {
-        missing(
+        ),
+        (
+            config.envs.is_empty(),
             "env",
-            &network,
-            "the file names no environment".into(),
+            "the file names no environment",
             "add `[env.prod]` with a `range` of addresses for its containers",
-        );
+        ),
+    ];
+    for (is_missing, path, what, hint) in at_the_top {
+        if is_missing {
+            missing.add(path, network.span.clone(), what.to_owned(), hint);
+        }
     }
+    hosts_have_addresses(config, &mut missing);
+    environments_have_what_they_need(builder, &mut missing);
+}
+
+fn hosts_have_addresses(config: &Config, missing: &mut Missing) {
     for host in &config.hosts {
-        let name = host.name.get_ref();
+        let (name, span) = (host.name.get_ref(), host.name.span());
         if host.address.is_none() {
-            missing(
-                &format!("hosts.{name}.address"),
-                &host.name.span(),
-                format!("`hosts.{name}.address` is missing"),
-                "give the machine's own address on the LAN",
-            );
+            let path = format!("hosts.{name}.address");
+            let what = format!("`{path}` is missing");
+            let hint = "give the machine's own address on the LAN";
+            missing.add(&path, span.clone(), what, hint);
         }
         if host.shim.is_none() && config.shim.address.is_none() {
-            missing(
-                "shim.address",
-                &host.name.span(),
-                format!("host `{name}` has no address for its shim"),
-                "give one to all hosts by `address` in `[shim]`, or to this one by `shim`",
-            );
+            let what = format!("host `{name}` has no address for its shim");
+            let hint = "give one to all hosts by `address` in `[shim]`, or to this one by `shim`";
+            missing.add("shim.address", span, what, hint);
         }
     }
-    for (env, partial) in config.envs.iter().zip(&builder.envs) {
+}
+
+fn environments_have_what_they_need(builder: &PlanBuilder, missing: &mut Missing) {
+    for (env, partial) in builder.config.envs.iter().zip(&builder.envs) {
         let name = env.name.get_ref();
         if env.range.is_none() {
-            missing(
-                &format!("env.{name}.range"),
-                &env.name.span(),
-                format!("`env.{name}.range` is missing"),
-                "give the addresses of its containers, like `range = \"192.168.1.192/27\"`",
-            );
+            let path = format!("env.{name}.range");
+            let what = format!("`{path}` is missing");
+            let hint = "give the addresses of its containers, like `range = \"192.168.1.192/27\"`";
+            missing.add(&path, env.name.span(), what, hint);
         }
-        for service in &partial.services {
-            let service_name = service.name.get_ref();
-            if !service.has_image {
-                missing(
-                    &format!("services.{service_name}.image"),
-                    &service.name.span(),
-                    format!("service `{service_name}` has no image"),
-                    "give it one, like `traefik/whoami:v1.10`",
-                );
-            }
+        for service in partial.services.iter().filter(|service| !service.has_image) {
+            let name = service.name.get_ref();
+            let path = format!("services.{name}.image");
+            let what = format!("service `{name}` has no image");
+            let hint = "give it one, like `traefik/whoami:v1.10`";
+            missing.add(&path, service.name.span(), what, hint);
         }
     }
 }

@@ -24,7 +24,7 @@ pub use mounts::Volume;
 pub(super) use networks::lan_keys;
 pub use networks::{Attachment, INTERFACE_NAME};
 pub use ports::PortBinding;
-pub(super) use reader::read;
+pub(super) use reader::{ParsedService, read};
 pub(super) use values::parse_bytes;
 
 use super::naming::container_name;

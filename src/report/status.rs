@@ -57,10 +57,14 @@ fn screen(status: &Status) {
         items.add_row([*kind, name, state, mark(*differs)]);
     }
     print_table(&items);
-    if status.rows.is_empty() {
-        return;
+    if !status.rows.is_empty() {
+        out("");
+        print_table(&services(&status.rows));
+        out("");
     }
-    out("");
+}
+
+fn services(rows: &[Row]) -> Table {
     let mut services = Table::new();
     services.load_style(presets::NOTHING);
     services.set_header([
@@ -72,7 +76,7 @@ fn screen(status: &Status) {
         "UP",
         "",
     ]);
-    for row in &status.rows {
+    for row in rows {
         let Row {
             service,
             env,
@@ -101,8 +105,7 @@ fn screen(status: &Status) {
             mark(*differs).to_owned(),
         ]);
     }
-    print_table(&services);
-    out("");
+    services
 }
 
 fn mark(differs: bool) -> &'static str {

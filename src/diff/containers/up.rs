@@ -49,30 +49,7 @@ pub fn up(
     let decisions = Decisions::new(selection, services, &addresses, state);
     let (decisions, mut diagnostics) = decisions.decide();
     up.diagnostics.append(&mut diagnostics);
-    let moving: BTreeSet<&str> = services
-        .iter()
-        .filter_map(|service| {
-            let found = state
-                .docker
-                .instance(&service.env, &service.name, service.replica);
-            Some(found?.name.as_str())
-        })
-        .collect();
-    for (service, decision) in services.iter().zip(&decisions) {
-        if !matches!(decision, ContainerDecision::Keep)
-            && let Some(address) = addresses.get(&service.container())
-        {
-            up.check_free(*address, &moving);
-        }
-        if matches!(
-            decision,
-            ContainerDecision::Create | ContainerDecision::Recreate(_)
-        ) {
-            up.check_needs(service);
-        } else {
-            up.warn_of_networks(service);
-        }
-    }
+    up.check(services, &decisions, &addresses);
     none_of(std::mem::take(&mut up.diagnostics))?;
     if selection.pulls == PullPhase::Planned {
         up.pull_always(services);
@@ -133,6 +110,36 @@ impl Up<'_> {
     fn container(&self, service: &Service) -> Option<&Container> {
         let docker = &self.state.docker;
         docker.instance(&service.env, &service.name, service.replica)
+    }
+
+    /// Whether all that the decisions need is there.
+    fn check(
+        &mut self,
+        services: &[CompleteService],
+        decisions: &[ContainerDecision],
+        addresses: &BTreeMap<String, Ipv4Addr>,
+    ) {
+        let docker = &self.state.docker;
+        let found = services
+            .iter()
+            .filter_map(|service| docker.instance(&service.env, &service.name, service.replica));
+        let moving: BTreeSet<&str> = found.map(|found| found.name.as_str()).collect();
+        for (service, decision) in services.iter().zip(decisions) {
+            let is_new = matches!(
+                decision,
+                ContainerDecision::Create | ContainerDecision::Recreate(_)
+            );
+            if *decision != ContainerDecision::Keep
+                && let Some(address) = addresses.get(&service.container())
+            {
+                self.check_free(*address, &moving);
+            }
+            if is_new {
+                self.check_needs(service);
+            } else {
+                self.warn_of_networks(service);
+            }
+        }
     }
 
     fn free(&mut self, container: &Container, step: StepId) {
@@ -266,9 +273,15 @@ impl Up<'_> {
             (None, ContainerDecision::Recreate(_)) => "it is made anew".into(),
             (None, _) => Object::new("container", new.name.as_str()).missing().into(),
         };
-        let (name, service) = (new.name.clone(), service.clone());
+        made.after.push(self.create(new, cause, &after));
+        made
+    }
+
+    /// The steps that make a container, put it on its networks and give it its files; returns the last one.
+    fn create(&mut self, new: NewContainer, cause: Cause, after: &[StepId]) -> StepId {
+        let (name, service) = (new.name.clone(), new.service.clone());
         let create = ContainerAction::Create(Box::new(new));
-        let mut last = self.diff.push(create, cause, &after);
+        let mut last = self.diff.push(create, cause, after);
         // Before API 1.44 a container is made on one network and then joins the others.
         if self.state.docker.api < Api::SEVERAL_NETWORKS {
             for attachment in service.attachments_to_join() {
@@ -285,8 +298,7 @@ impl Up<'_> {
             let put = ContainerAction::PutFiles { name, files: given };
             last = self.diff.push(put, "it is new", &[last]);
         }
-        made.after.push(last);
-        made
+        last
     }
 
     /// A container that was made and never started may have been left without its files by a run that was killed.

@@ -51,26 +51,18 @@ pub fn parse(
             rest = after;
             continue;
         }
-        let wrong = |what: &str, hint: &str| WrongLine {
-            line: number,
-            what: what.to_owned(),
-            hint: hint.to_owned(),
-        };
-        let declaration = match line.strip_prefix("export") {
-            Some(declaration) if declaration.starts_with([' ', '\t']) => declaration.trim_start(),
-            _ => line,
-        };
-        let end = declaration.find(['=', ':']);
+        let (declaration, end) = declaration(line);
         let name = declaration
             .get(..end.unwrap_or(declaration.len()))
             .unwrap_or_default()
             .trim_end();
         let is_name = |c: char| c.is_ascii_alphanumeric() || "_.-[]".contains(c);
         if name.is_empty() || !name.chars().all(is_name) {
-            return Err(wrong(
-                "is not a variable",
-                "write `NAME=value` on a line of its own; `#` begins a comment",
-            ));
+            return Err(WrongLine {
+                line: number,
+                what: "is not a variable".to_owned(),
+                hint: "write `NAME=value` on a line of its own; `#` begins a comment".to_owned(),
+            });
         }
         let Some(end) = end else {
             pairs.push((name.to_owned(), lookup(name)));
@@ -95,38 +87,59 @@ pub fn parse(
             let before = || pairs.iter().rev().find(|(name, _)| name == asked);
             lookup(asked).or_else(|| before().and_then(|(_, value)| value.clone()))
         };
-        let (value, after) = read_value(value, &known).map_err(|error| match error {
-            ValueError::Open => wrong("opens a quote that is never closed", "close the quote"),
-            ValueError::Behind => wrong(
-                "goes on behind its closing quote",
-                "put all of the value into the quotes, or write a `\\` before a quote inside",
-            ),
-            ValueError::Variable(Wrong::Format(_)) => wrong(
-                "has a `$` that begins no variable",
-                "write `$$` for a dollar, or put the value into single quotes",
-            ),
-            ValueError::Variable(Wrong::Required(name, said)) => wrong(
-                &format!("needs the variable `{name}`, which is not set"),
-                &format!(
-                    "set `{name}`: {}",
-                    if said.is_empty() {
-                        "the file requires it"
-                    } else {
-                        &said
-                    }
-                ),
-            ),
-        })?;
+        let (value, after) = read_value(value, &known).map_err(|error| error.at(number))?;
         pairs.push((name.to_owned(), Some(value)));
         rest = after;
     }
     Ok(pairs)
 }
 
+/// A line without `export`, and where its name ends.
+fn declaration(line: &str) -> (&str, Option<usize>) {
+    let declaration = match line.strip_prefix("export") {
+        Some(declaration) if declaration.starts_with([' ', '\t']) => declaration.trim_start(),
+        _ => line,
+    };
+    (declaration, declaration.find(['=', ':']))
+}
+
 enum ValueError {
     Open,
     Behind,
     Variable(Wrong),
+}
+
+impl ValueError {
+    /// What is wrong, in the line with this number.
+    fn at(self, line: usize) -> WrongLine {
+        let (what, hint) = match self {
+            Self::Open => (
+                "opens a quote that is never closed".to_owned(),
+                "close the quote".to_owned(),
+            ),
+            Self::Behind => (
+                "goes on behind its closing quote".to_owned(),
+                "put all of the value into the quotes, or write a `\\` before a quote inside"
+                    .to_owned(),
+            ),
+            Self::Variable(Wrong::Format(_)) => (
+                "has a `$` that begins no variable".to_owned(),
+                "write `$$` for a dollar, or put the value into single quotes".to_owned(),
+            ),
+            Self::Variable(Wrong::Required(name, said)) => {
+                let why = if said.is_empty() {
+                    "the file requires it"
+                } else {
+                    &said
+                };
+                (
+                    format!("needs the variable `{name}`, which is not set"),
+                    format!("set `{name}`: {why}"),
+                )
+            }
+        };
+        WrongLine { line, what, hint }
+    }
 }
 
 /// A value and the lines behind it.

@@ -322,65 +322,67 @@ impl Loader<'_> {
             return;
         };
         for item in items {
-            let words = |key: &str| -> Vec<String> {
-                match item.get(key).map(|node| &node.value) {
-                    Some(Value::Text(text)) => vec![text.clone()],
-                    Some(Value::List(list)) => list.iter().filter_map(Node::scalar).collect(),
-                    _ => Vec::new(),
-                }
-            };
-            let files = match item.as_text() {
-                Some(path) => vec![path.to_owned()],
-                None => words("path"),
-            };
-            let paths: Vec<PathBuf> = files
-                .iter()
-                .map(|file| paths::joined(folder, file, self.load_env))
-                .collect();
-            let Some(first) = paths.first() else {
-                self.wrong(
-                    &item.span,
-                    "this includes no file",
-                    "write the path of a Compose file",
-                );
-                continue;
-            };
-            if let Some(remote) = files.iter().find(|file| file.contains("://")) {
-                let what = format!("`{remote}` is not on this machine");
-                self.wrong(&item.span, what, "fetch it and include the copy");
-                continue;
-            }
-            if paths.iter().any(|path| chain.contains(path)) || chain.len() > DEPTH {
-                let what = format!("`{}` includes itself", first.display());
-                self.wrong(&item.span, what, "take one `include` away");
-                continue;
-            }
-            let inner = match words("project_directory").first() {
-                Some(named) => paths::joined(folder, named, self.load_env),
-                None => first.parent().unwrap_or(folder).to_owned(),
-            };
-            let env_files: Vec<(PathBuf, Span)> = words("env_file")
-                .iter()
-                .map(|file| {
-                    (
-                        paths::joined(folder, file, self.load_env),
-                        item.span.clone(),
-                    )
-                })
-                .collect();
-            let outer = scope.all();
-            let mut own = Scope {
-                outer: &outer,
-                own: BTreeMap::new(),
-            };
-            self.read_variables(&env_files, &inner, &mut own);
-            let mut included = Project::default();
-            for path in &paths {
-                let chain: Vec<PathBuf> = chain.iter().chain([path]).cloned().collect();
-                self.file(path, &item.span, &inner, &own, &chain, &mut included);
-            }
-            self.add_included(included, project);
+            self.include_one(item, folder, scope, chain, project);
         }
+    }
+
+    fn include_one(
+        &mut self,
+        item: &Node,
+        folder: &Path,
+        scope: &Scope,
+        chain: &[PathBuf],
+        project: &mut Project,
+    ) {
+        let words = |key: &str| -> Vec<String> {
+            match item.get(key).map(|node| &node.value) {
+                Some(Value::Text(text)) => vec![text.clone()],
+                Some(Value::List(list)) => list.iter().filter_map(Node::scalar).collect(),
+                _ => Vec::new(),
+            }
+        };
+        let files = match item.as_text() {
+            Some(path) => vec![path.to_owned()],
+            None => words("path"),
+        };
+        let load_env = self.load_env;
+        let joined = |file: &String| paths::joined(folder, file, load_env);
+        let paths: Vec<PathBuf> = files.iter().map(joined).collect();
+        let Some(first) = paths.first() else {
+            let hint = "write the path of a Compose file";
+            self.wrong(&item.span, "this includes no file", hint);
+            return;
+        };
+        if let Some(remote) = files.iter().find(|file| file.contains("://")) {
+            let what = format!("`{remote}` is not on this machine");
+            self.wrong(&item.span, what, "fetch it and include the copy");
+            return;
+        }
+        if paths.iter().any(|path| chain.contains(path)) || chain.len() > DEPTH {
+            let what = format!("`{}` includes itself", first.display());
+            self.wrong(&item.span, what, "take one `include` away");
+            return;
+        }
+        let inner = match words("project_directory").first() {
+            Some(named) => joined(named),
+            None => first.parent().unwrap_or(folder).to_owned(),
+        };
+        let env_files: Vec<(PathBuf, Span)> = words("env_file")
+            .iter()
+            .map(|file| (joined(file), item.span.clone()))
+            .collect();
+        let outer = scope.all();
+        let mut own = Scope {
+            outer: &outer,
+            own: BTreeMap::new(),
+        };
+        self.read_variables(&env_files, &inner, &mut own);
+        let mut included = Project::default();
+        for path in &paths {
+            let chain: Vec<PathBuf> = chain.iter().chain([path]).cloned().collect();
+            self.file(path, &item.span, &inner, &own, &chain, &mut included);
+        }
+        self.add_included(included, project);
     }
 
     /// What is included may not stand in the including file too, unless it is the same.

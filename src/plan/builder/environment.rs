@@ -6,11 +6,12 @@ use crate::input::compose::{LoadEnv, Project, absolute_paths, replace_keys};
 use crate::input::homelab_toml::{self, Address, Config, Text};
 use crate::input::node::{Entry, Map, Node, Value};
 use crate::input::problem::{Span, nearest};
+use crate::plan::ComposeNetwork;
 use crate::plan::isolation::Isolation;
 use crate::plan::naming::slice_name;
 use crate::plan::service::{
-    Dependency, DependencyCondition, Service, ServiceContext, compose_networks, compose_volumes,
-    lan_keys, read,
+    Dependency, DependencyCondition, ParsedService, Service, ServiceContext, compose_networks,
+    compose_volumes, lan_keys, read,
 };
 use crate::plan::{CompileInput, Problems};
 use ipnet::Ipv4Net;
@@ -56,15 +57,7 @@ impl EnvBuilder<'_> {
         let has_slice = self.isolation == Isolation::Enforced || !limits.is_empty();
         let slice = has_slice.then(|| slice_name(name));
         let lan = lan_keys(self.project, name, self.subnet);
-        let others = self.project.networks.0.iter();
-        // `default` without anything said about it is where services without `networks` are: the LAN.
-        let others = others.filter(|entry| {
-            let is_plain = entry.key == "default"
-                && entry.node.get("driver").is_none()
-                && entry.node.get("external").is_none();
-            !lan.contains(&entry.key) && !is_plain
-        });
-        let networks = compose_networks(others, name, problems);
+        let networks = self.other_networks(&lan, problems);
         let volumes = compose_volumes(&self.project.volumes.0, name, problems);
         let is_native = |span: &Span| span.start < self.input.native_end;
         let mut services = Vec::new();
@@ -86,25 +79,10 @@ impl EnvBuilder<'_> {
                 profiles: &self.project.profiles,
                 is_native: &is_native,
             };
-            let mut parsed = read(&raw.name, &raw.keys, &context, problems);
-            let span = raw.name.span();
-            merged.push((
-                raw.name.get_ref().clone(),
-                Node::new(span, Value::Map(raw.keys)),
-            ));
-            let address = raw.address.or(parsed.address);
-            if address.is_some() && parsed.service.network_mode.is_none() {
-                parsed.service.is_on_lan = true;
-            }
-            services.push(PartialService {
-                name: raw.name,
-                address,
-                host: raw.host_name,
-                named_host: raw.named_host,
-                has_image: parsed.has_image,
-                scale: parsed.scale,
-                service: parsed.service,
-            });
+            let parsed = read(&raw.name, &raw.keys, &context, problems);
+            let keys = Node::new(raw.name.span(), Value::Map(raw.keys.clone()));
+            merged.push((raw.name.get_ref().clone(), keys));
+            services.push(raw.with(parsed));
         }
         resolve_references(&mut services, problems);
         PartialEnv {
@@ -125,6 +103,23 @@ impl EnvBuilder<'_> {
                 ("secrets", self.project.secrets.clone()),
             ],
         }
+    }
+
+    /// The networks of the files that are not the LAN.
+    fn other_networks(
+        &self,
+        lan: &BTreeSet<String>,
+        problems: &mut Problems,
+    ) -> Vec<ComposeNetwork> {
+        let others = self.project.networks.0.iter();
+        // `default` without anything said about it is where services without `networks` are: the LAN.
+        let others = others.filter(|entry| {
+            let is_plain = entry.key == "default"
+                && entry.node.get("driver").is_none()
+                && entry.node.get("external").is_none();
+            !lan.contains(&entry.key) && !is_plain
+        });
+        compose_networks(others, self.env.name.get_ref(), problems)
     }
 
     fn check_overrides(&self, problems: &mut Problems) {
@@ -266,6 +261,29 @@ struct RawService {
     keys: Map,
 }
 
+impl RawService {
+    /// The service with its keys read.
+    fn with(self, parsed: ParsedService) -> PartialService {
+        let ParsedService {
+            mut service,
+            address,
+            has_image,
+            scale,
+        } = parsed;
+        let address = self.address.or(address);
+        service.is_on_lan |= address.is_some() && service.network_mode.is_none();
+        PartialService {
+            name: self.name,
+            address,
+            host: self.host_name,
+            named_host: self.named_host,
+            has_image,
+            scale,
+            service,
+        }
+    }
+}
+
 /// Puts container names in the place of services whose network, processes, IPC or volumes others share, and lets those wait
 /// for them, as Compose does.
 fn resolve_references(services: &mut [PartialService], problems: &mut Problems) {
@@ -275,51 +293,7 @@ fn resolve_references(services: &mut [PartialService], problems: &mut Problems) 
         .collect();
     for partial in services {
         let service = &mut partial.service;
-        let mut needed: BTreeSet<String> = BTreeSet::new();
-        let mut resolve = |text: &str| -> Option<String> {
-            let name = text.strip_prefix("service:")?;
-            needed.insert(name.to_owned());
-            Some(format!("container:{}", containers.get(name)?))
-        };
-        if let Some(mode) = &mut service.network_mode
-            && let Some(resolved) = resolve(mode)
-        {
-            *mode = resolved;
-        }
-        for key in ["pid", "ipc"] {
-            if let Some(setting) = service.engine_settings.get_mut(key)
-                && let Some(resolved) = setting.value.as_str().and_then(&mut resolve)
-            {
-                setting.value = json!(resolved);
-            }
-        }
-        if let Some(setting) = service.engine_settings.get_mut("volumes_from")
-            && let Json::Array(items) = &mut setting.value
-        {
-            for item in items {
-                let text = item.as_str().unwrap_or_default();
-                if let Some(container) = text.strip_prefix("container:") {
-                    *item = json!(container);
-                    continue;
-                }
-                let (name, mode) = text.split_once(':').unwrap_or((text, ""));
-                needed.insert(name.to_owned());
-                let container = containers.get(name).map_or(name, String::as_str);
-                let mode = if mode.is_empty() {
-                    String::new()
-                } else {
-                    format!(":{mode}")
-                };
-                *item = json!(format!("{container}{mode}"));
-            }
-        }
-        needed.extend(service.links.iter().map(|link| link.service.clone()));
-        for link in &mut service.links {
-            if let Some(container) = containers.get(&link.service) {
-                link.service.clone_from(container);
-            }
-        }
-        for name in needed {
+        for name in references(service, &containers) {
             if !containers.contains_key(&name) {
                 let what = format!(
                     "service `{}` shares something of `{name}`, which does not exist",
@@ -339,4 +313,51 @@ fn resolve_references(services: &mut [PartialService], problems: &mut Problems) 
             }
         }
     }
+}
+
+/// Resolves the references of one service; returns the services that it refers to.
+fn references(service: &mut Service, containers: &BTreeMap<String, String>) -> BTreeSet<String> {
+    let mut needed: BTreeSet<String> = BTreeSet::new();
+    let mut resolve = |text: &str| -> Option<String> {
+        let name = text.strip_prefix("service:")?;
+        needed.insert(name.to_owned());
+        Some(format!("container:{}", containers.get(name)?))
+    };
+    if let Some(mode) = &mut service.network_mode
+        && let Some(resolved) = resolve(mode)
+    {
+        *mode = resolved;
+    }
+    for key in ["pid", "ipc"] {
+        if let Some(setting) = service.engine_settings.get_mut(key)
+            && let Some(resolved) = setting.value.as_str().and_then(&mut resolve)
+        {
+            setting.value = json!(resolved);
+        }
+    }
+    if let Some(setting) = service.engine_settings.get_mut("volumes_from")
+        && let Json::Array(items) = &mut setting.value
+    {
+        for item in items {
+            let text = item.as_str().unwrap_or_default();
+            if let Some(container) = text.strip_prefix("container:") {
+                *item = json!(container);
+                continue;
+            }
+            let (name, mode) = text.split_once(':').unwrap_or((text, ""));
+            needed.insert(name.to_owned());
+            let container = containers.get(name).map_or(name, String::as_str);
+            *item = match mode {
+                "" => json!(container),
+                mode => json!(format!("{container}:{mode}")),
+            };
+        }
+    }
+    needed.extend(service.links.iter().map(|link| link.service.clone()));
+    for link in &mut service.links {
+        if let Some(container) = containers.get(&link.service) {
+            link.service.clone_from(container);
+        }
+    }
+    needed
 }

@@ -10,38 +10,8 @@ use crate::plan::service::is_dns_label;
 use std::collections::BTreeMap;
 
 pub(super) fn names_fit(builder: &PlanBuilder, problems: &mut Problems) {
-    let mut links: Vec<&Text> = vec![&builder.shim_name];
-    links.extend(builder.hosts.iter().filter_map(|host| host.parent.as_ref()));
-    for name in links {
-        let text = name.get_ref();
-        // dev_valid_name() of the kernel.
-        let fits = (1..=LINK_NAME_BYTES).contains(&text.len())
-            && !text.contains(|c: char| c == '/' || c == ':' || c.is_whitespace())
-            && text != "."
-            && text != "..";
-        if !fits {
-            problems.push(
-                Diagnostic::error_at(
-                    name.span(),
-                    format!("`{text}` cannot be the name of a link"),
-                )
-                .hint(format!(
-                    "links have 1 to {LINK_NAME_BYTES} bytes, without spaces, `/` and `:`"
-                )),
-            );
-        }
-    }
-    let shim = builder.shim_name.get_ref();
+    links_fit(builder, problems);
     for host in &builder.hosts {
-        if let Some(parent) = host.parent.as_ref().filter(|p| p.get_ref() == shim) {
-            problems.push(
-                Diagnostic::error_at(
-                    parent.span(),
-                    format!("`{shim}` is the parent and the shim at once"),
-                )
-                .hint("the parent is the interface that is there already, like `eth0`"),
-            );
-        }
         label_fits("host", &host.name, 63, "", problems);
     }
     let most = LINK_NAME_BYTES - PARENT_LINK_PREFIX.len();
@@ -55,6 +25,38 @@ pub(super) fn names_fit(builder: &PlanBuilder, problems: &mut Problems) {
     for service in &builder.config.services {
         label_fits("service", &service.name, 63, "", problems);
     }
+    compose_services_fit(builder, problems);
+    container_names_differ(builder, problems);
+}
+
+fn links_fit(builder: &PlanBuilder, problems: &mut Problems) {
+    let parents = || builder.hosts.iter().filter_map(|host| host.parent.as_ref());
+    for name in std::iter::once(&builder.shim_name).chain(parents()) {
+        let text = name.get_ref();
+        // dev_valid_name() of the kernel.
+        let fits = (1..=LINK_NAME_BYTES).contains(&text.len())
+            && !text.contains(|c: char| c == '/' || c == ':' || c.is_whitespace())
+            && text != "."
+            && text != "..";
+        if !fits {
+            let what = format!("`{text}` cannot be the name of a link");
+            problems.push(Diagnostic::error_at(name.span(), what).hint(format!(
+                "links have 1 to {LINK_NAME_BYTES} bytes, without spaces, `/` and `:`"
+            )));
+        }
+    }
+    let shim = builder.shim_name.get_ref();
+    for parent in parents().filter(|parent| parent.get_ref() == shim) {
+        let what = format!("`{shim}` is the parent and the shim at once");
+        problems.push(
+            Diagnostic::error_at(parent.span(), what)
+                .hint("the parent is the interface that is there already, like `eth0`"),
+        );
+    }
+}
+
+/// Compose takes more names than homelab.toml does.
+fn compose_services_fit(builder: &PlanBuilder, problems: &mut Problems) {
     for service in builder.envs.iter().flat_map(|env| &env.services) {
         let name = service.name.get_ref();
         let fits = name.len() <= 63
@@ -62,22 +64,15 @@ pub(super) fn names_fit(builder: &PlanBuilder, problems: &mut Problems) {
             && name
                 .chars()
                 .all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c));
-        let is_native = builder
-            .config
-            .services
-            .iter()
-            .any(|native| native.name.get_ref() == name);
-        if !fits && !is_native {
+        let mut native = builder.config.services.iter();
+        if !fits && !native.any(|native| native.name.get_ref() == name) {
+            let what = format!("`{name}` cannot be the name of a service");
             problems.push(
-                Diagnostic::error_at(
-                    service.name.span(),
-                    format!("`{name}` cannot be the name of a service"),
-                )
-                .hint("names have letters, digits, `_`, `.` and `-`, at most 63 of them"),
+                Diagnostic::error_at(service.name.span(), what)
+                    .hint("names have letters, digits, `_`, `.` and `-`, at most 63 of them"),
             );
         }
     }
-    container_names_differ(builder, problems);
 }
 
 fn label_fits(kind: &str, name: &Text, most: usize, why: &str, problems: &mut Problems) {

@@ -280,67 +280,55 @@ impl SettingsReader<'_> {
             return;
         };
         let mut hosts: Vec<String> = Vec::new();
-        let mut wrong = Vec::new();
-        let mut add = |name: &str, address: &str, span: &Span| {
+        for (name, address, span) in self.named_addresses(fields, node) {
             // Docker wants no brackets around an IPv6 address.
             let address = address.trim_matches(['[', ']']);
             let is_known = matches!(address, "" | "host-gateway") || (ADDRESS.fits)(address);
             if !is_known {
-                wrong.push((format!("`{address}` is not an address"), span.clone()));
+                let what = format!("`{address}` is not an address");
+                let hint = "write it like `192.168.1.10`, or `host-gateway`";
+                self.wrong(&span, what, hint);
             }
             hosts.push(format!("{name}:{address}"));
-        };
+        }
+        hosts.sort();
+        if !hosts.is_empty() {
+            self.set("extra_hosts", "ExtraHosts", json!(hosts));
+        }
+    }
+
+    /// Names and addresses, of a table or of a list of `NAME=ADDRESS`.
+    fn named_addresses(&mut self, fields: &Fields, node: &Node) -> Vec<(String, String, Span)> {
+        let mut all = Vec::new();
         match &node.value {
             Value::Map(map) => {
                 for entry in &map.0 {
-                    match entry.node.as_list() {
-                        Some(list) => {
-                            let addresses = list.iter().filter_map(Node::scalar);
-                            addresses.for_each(|address| add(&entry.key, &address, &entry.span));
-                        }
-                        None => add(
-                            &entry.key,
-                            &entry.node.scalar().unwrap_or_default(),
-                            &entry.node.span,
-                        ),
+                    let one = std::slice::from_ref(&entry.node);
+                    for node in entry.node.as_list().unwrap_or(one) {
+                        let address = node.scalar().unwrap_or_default();
+                        all.push((entry.key.clone(), address, node.span.clone()));
                     }
                 }
             }
             Value::List(items) => {
                 for item in items {
                     let text = item.scalar().unwrap_or_default();
-                    match text.split_once('=').or_else(|| text.split_once(':')) {
-                        Some((name, address)) => add(name, address, &item.span),
-                        None => {
-                            let what = format!("`{text}` names no host with an address");
-                            self.problems.push(
-                                Diagnostic::error_at(item.span.clone(), what)
-                                    .hint("write `name:192.168.1.10` or `name=192.168.1.10`"),
-                            );
-                        }
-                    }
+                    let pair = text.split_once('=').or_else(|| text.split_once(':'));
+                    let Some((name, address)) = pair else {
+                        let what = format!("`{text}` names no host with an address");
+                        let hint = "write `name:192.168.1.10` or `name=192.168.1.10`";
+                        self.wrong(&item.span, what, hint);
+                        continue;
+                    };
+                    all.push((name.to_owned(), address.to_owned(), item.span.clone()));
                 }
             }
             _ => {
-                fields.wrong_type(
-                    "extra_hosts",
-                    node,
-                    "a table, or a list of `NAME=ADDRESS`",
-                    self.problems,
-                );
+                let wanted = "a table, or a list of `NAME=ADDRESS`";
+                fields.wrong_type("extra_hosts", node, wanted, self.problems);
             }
         }
-        for (what, span) in wrong {
-            self.wrong(
-                &span,
-                what,
-                "write it like `192.168.1.10`, or `host-gateway`",
-            );
-        }
-        hosts.sort();
-        if !hosts.is_empty() {
-            self.set("extra_hosts", "ExtraHosts", json!(hosts));
-        }
+        all
     }
 
     fn nanoseconds(&mut self, fields: &mut Fields, key: &'static str) -> Option<Json> {

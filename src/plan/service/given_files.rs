@@ -110,40 +110,13 @@ fn given_file(
         wrong(problems, &item.span, what, "`source` is its name");
         return None;
     };
-    let Some(entry) = section.entry(&name) else {
-        let known = section.0.iter().map(|entry| entry.key.as_str());
-        let kinds = format!("{kind}s");
-        let hint = if section.0.is_empty() {
-            format!("define it under `{kinds}` of the Compose file")
-        } else {
-            suggestion(&name, known, &kinds)
-        };
-        wrong(
-            problems,
-            &span,
-            format!("there is no {kind} `{name}`"),
-            &hint,
-        );
-        return None;
-    };
-    let target = match target {
-        Some(target) if target.starts_with('/') => target,
-        Some(target) if kind == "secret" => format!("/run/secrets/{target}"),
-        Some(target) => format!("/{target}"),
-        None if kind == "secret" => format!("/run/secrets/{name}"),
-        None => format!("/{name}"),
-    };
+    let entry = entry_of(kind, &name, &span, section, problems)?;
+    let target = target_of(kind, &name, target);
     let source = file_source(kind, entry, problems)?;
-    let mut number = |key: &str, text: Option<(String, Span)>| {
-        let (text, span) = text?;
-        let number = text.parse::<u64>().ok();
-        if number.is_none() {
-            let what = format!("`{key}` of this {kind} is not a number");
-            wrong(problems, &span, what, "write a numeric id like `1000`");
-        }
-        number
-    };
-    let (uid, gid) = (number("uid", uid), number("gid", gid));
+    let (uid, gid) = (
+        id("uid", kind, uid, problems),
+        id("gid", kind, gid, problems),
+    );
     if mode == Some(None) {
         let what = format!("`mode` of this {kind} is no file mode");
         wrong(problems, &item.span, what, "write it like `0440`");
@@ -166,6 +139,55 @@ fn given_file(
         gid: gid.unwrap_or(0),
         mode: mode.flatten().unwrap_or(0o444),
     })
+}
+
+/// What a service is given, as the file defines it.
+fn entry_of<'a>(
+    kind: &str,
+    name: &str,
+    span: &Span,
+    section: &'a Map,
+    problems: &mut Problems,
+) -> Option<&'a Entry> {
+    let entry = section.entry(name);
+    if entry.is_none() {
+        let known = section.0.iter().map(|entry| entry.key.as_str());
+        let kinds = format!("{kind}s");
+        let hint = if section.0.is_empty() {
+            format!("define it under `{kinds}` of the Compose file")
+        } else {
+            suggestion(name, known, &kinds)
+        };
+        wrong(
+            problems,
+            span,
+            format!("there is no {kind} `{name}`"),
+            &hint,
+        );
+    }
+    entry
+}
+
+/// Where in the container it is.
+fn target_of(kind: &str, name: &str, target: Option<String>) -> String {
+    match target {
+        Some(target) if target.starts_with('/') => target,
+        Some(target) if kind == "secret" => format!("/run/secrets/{target}"),
+        Some(target) => format!("/{target}"),
+        None if kind == "secret" => format!("/run/secrets/{name}"),
+        None => format!("/{name}"),
+    }
+}
+
+/// A numeric user or group.
+fn id(key: &str, kind: &str, text: Option<(String, Span)>, problems: &mut Problems) -> Option<u64> {
+    let (text, span) = text?;
+    let number = text.parse::<u64>().ok();
+    if number.is_none() {
+        let what = format!("`{key}` of this {kind} is not a number");
+        wrong(problems, &span, what, "write a numeric id like `1000`");
+    }
+    number
 }
 
 fn file_source(kind: &str, entry: &Entry, problems: &mut Problems) -> Option<FileSource> {

@@ -67,17 +67,8 @@ pub(in crate::plan) fn read(
     };
     settings.read(fields);
     service.engine_settings = settings.settings;
-    if service.slice.is_some()
-        && let Some(node) = fields.take("cgroup_parent")
-    {
-        let what = format!(
-            "`{}.cgroup_parent` takes the container out of its environment's slice",
-            fields.path
-        );
-        problems.push(
-            Diagnostic::error_at(node.span.clone(), what)
-                .hint("take it out: the slice isolates and limits the environment"),
-        );
+    if service.slice.is_some() {
+        stays_in_its_slice(fields, problems);
     }
     // What other tools read, and what `docker compose up` itself reads when it stays in the foreground.
     fields.leave_alone(&[
@@ -94,6 +85,19 @@ pub(in crate::plan) fn read(
         address,
         has_image,
         scale,
+    }
+}
+
+fn stays_in_its_slice(fields: &mut Fields, problems: &mut Problems) {
+    if let Some(node) = fields.take("cgroup_parent") {
+        let what = format!(
+            "`{}.cgroup_parent` takes the container out of its environment's slice",
+            fields.path
+        );
+        problems.push(
+            Diagnostic::error_at(node.span.clone(), what)
+                .hint("take it out: the slice isolates and limits the environment"),
+        );
     }
 }
 

@@ -11,6 +11,52 @@ use crate::input::problem::Span;
 use crate::plan::Problems;
 use serde_json::{Value as Json, json};
 
+/// The lists of `blkio_config`: the key, its path, the field of the API, and what each item limits.
+const DEVICE_LIMITS: [(&str, &str, &str, &str); 5] = [
+    (
+        "weight_device",
+        "blkio_config.weight_device",
+        "BlkioWeightDevice",
+        "weight",
+    ),
+    (
+        "device_read_bps",
+        "blkio_config.device_read_bps",
+        "BlkioDeviceReadBps",
+        "rate",
+    ),
+    (
+        "device_read_iops",
+        "blkio_config.device_read_iops",
+        "BlkioDeviceReadIOps",
+        "rate",
+    ),
+    (
+        "device_write_bps",
+        "blkio_config.device_write_bps",
+        "BlkioDeviceWriteBps",
+        "rate",
+    ),
+    (
+        "device_write_iops",
+        "blkio_config.device_write_iops",
+        "BlkioDeviceWriteIOps",
+        "rate",
+    ),
+];
+
+/// What of `deploy` Swarm alone reads, and what is read elsewhere.
+const ELSEWHERE: [&str; 8] = [
+    "mode",
+    "placement",
+    "update_config",
+    "rollback_config",
+    "endpoint_mode",
+    "labels",
+    "replicas",
+    "restart_policy",
+];
+
 impl SettingsReader<'_> {
     pub(super) fn ulimits(&mut self, fields: &mut Fields) {
         let mut limits = Vec::new();
@@ -49,39 +95,7 @@ impl SettingsReader<'_> {
         if let Some(weight) = weight {
             self.set("blkio_config.weight", "BlkioWeight", json!(weight));
         }
-        let lists = [
-            (
-                "weight_device",
-                "blkio_config.weight_device",
-                "BlkioWeightDevice",
-                "weight",
-            ),
-            (
-                "device_read_bps",
-                "blkio_config.device_read_bps",
-                "BlkioDeviceReadBps",
-                "rate",
-            ),
-            (
-                "device_read_iops",
-                "blkio_config.device_read_iops",
-                "BlkioDeviceReadIOps",
-                "rate",
-            ),
-            (
-                "device_write_bps",
-                "blkio_config.device_write_bps",
-                "BlkioDeviceWriteBps",
-                "rate",
-            ),
-            (
-                "device_write_iops",
-                "blkio_config.device_write_iops",
-                "BlkioDeviceWriteIOps",
-                "rate",
-            ),
-        ];
-        for (key, path, field, what) in lists {
+        for (key, path, field, what) in DEVICE_LIMITS {
             let mut all = Vec::new();
             for item in io.items(key, self.problems) {
                 let device = item.get("path").and_then(Node::scalar);
@@ -112,17 +126,7 @@ impl SettingsReader<'_> {
         let mut resources = deploy.table("resources", self.problems);
         let mut limits = resources.table("limits", self.problems);
         let mut reserved = resources.table("reservations", self.problems);
-        // Swarm alone reads these.
-        deploy.leave_alone(&[
-            "mode",
-            "placement",
-            "update_config",
-            "rollback_config",
-            "endpoint_mode",
-            "labels",
-            "replicas",
-            "restart_policy",
-        ]);
+        deploy.leave_alone(&ELSEWHERE);
         deploy.finish(|_| None, self.problems);
         resources.finish(|_| None, self.problems);
         let memory = [

@@ -8,7 +8,7 @@ use crate::plan::naming::{
 };
 use crate::plan::{
     ApiSection, Attachment, CompleteService, ComposeNetwork, ComposePool, DependencyCondition,
-    FileSource, GivenFile, PortBinding, Restart, Service, Volume,
+    Device, FileSource, GivenFile, PortBinding, Restart, Service, Volume,
 };
 use crate::state::Api;
 use bollard::models::{
@@ -236,22 +236,7 @@ fn host_config(new: &NewContainer) -> Result<HostConfig, Error> {
                 .iter()
                 .map(|mount| format!("{}:{}", mount.volume, mount.target)),
         );
-    let mut mounts = Vec::new();
-    for volume in &service.volumes {
-        if let Volume::Mount { api, .. } = volume {
-            let mount: Result<ApiMount, _> = serde_json::from_value(api.clone());
-            mounts.push(mount.map_err(|_| {
-                Error::new(
-                    format!(
-                        "service `{}` has a volume that the Engine does not know",
-                        service.name
-                    ),
-                    format!("look at the one with the target `{}`", volume.target()),
-                )
-            })?);
-        }
-    }
-    mounts.extend(service.files.iter().filter_map(mounted_file));
+    let mounts = mounts(service)?;
     let settings: HostConfig = passthrough(service, ApiSection::Host)?;
     let lan = || network_name(&service.env);
     let first = service
@@ -268,17 +253,7 @@ fn host_config(new: &NewContainer) -> Result<HostConfig, Error> {
         restart_policy: Some(restart_policy(service.restart)),
         cap_add: Some(service.cap_add.clone()),
         cap_drop: Some(service.cap_drop.clone()),
-        devices: Some(
-            service
-                .devices
-                .iter()
-                .map(|device| DeviceMapping {
-                    path_on_host: Some(device.source.clone()),
-                    path_in_container: Some(device.target.clone()),
-                    cgroup_permissions: Some(device.permissions.clone()),
-                })
-                .collect(),
-        ),
+        devices: Some(service.devices.iter().map(device_mapping).collect()),
         cgroup_parent: service.slice.clone().or(settings.cgroup_parent.clone()),
         privileged: Some(service.privileged),
         init: service.init,
@@ -287,6 +262,35 @@ fn host_config(new: &NewContainer) -> Result<HostConfig, Error> {
         shm_size: service.shm_size.and_then(|size| i64::try_from(size).ok()),
         ..settings
     })
+}
+
+/// What only the newer form of the API can mount.
+fn mounts(service: &Service) -> Result<Vec<ApiMount>, Error> {
+    let mut mounts = Vec::new();
+    for volume in &service.volumes {
+        if let Volume::Mount { api, .. } = volume {
+            let mount: Result<ApiMount, _> = serde_json::from_value(api.clone());
+            mounts.push(mount.map_err(|_| {
+                Error::new(
+                    format!(
+                        "service `{}` has a volume that the Engine does not know",
+                        service.name
+                    ),
+                    format!("look at the one with the target `{}`", volume.target()),
+                )
+            })?);
+        }
+    }
+    mounts.extend(service.files.iter().filter_map(mounted_file));
+    Ok(mounts)
+}
+
+fn device_mapping(device: &Device) -> DeviceMapping {
+    DeviceMapping {
+        path_on_host: Some(device.source.clone()),
+        path_in_container: Some(device.target.clone()),
+        cgroup_permissions: Some(device.permissions.clone()),
+    }
 }
 
 /// A config or a secret that is a file of the host.
@@ -376,5 +380,55 @@ fn restart_policy(restart: Restart) -> RestartPolicy {
     RestartPolicy {
         name: Some(name),
         maximum_retry_count: count,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::tests::{HOME, PlanFiles};
+
+    /// bollard drops fields that it does not know, without a word.
+    #[test]
+    fn every_passthrough_setting_survives_the_request() {
+        let all =
+            include_str!("../../../tests/compose/all.yml").replace("192.168.1.200", "$ADDRESS");
+        let all = all.replace(
+            "container_name: bb",
+            "container_name: b-$COMPOSE_PROJECT_NAME",
+        );
+        let plan = PlanFiles::new(HOME.replace("[network]", "[network]\nisolation = 'off'"))
+            .compose(&all)
+            .env_files(&[
+                ("prod", "ADDRESS=192.168.1.200\n"),
+                ("preprod", "ADDRESS=192.168.1.230\n"),
+            ])
+            .plan();
+        let services = plan.envs.iter().flat_map(|env| &env.services);
+        let mut seen = 0;
+        for service in services {
+            let new = NewContainer {
+                name: service.container(),
+                service: CompleteService::without_files(service.clone()),
+                address: service.address,
+                carried: Vec::new(),
+            };
+            let body = container_body(&new, Api(1, 51)).unwrap_or_default();
+            let body = serde_json::to_value(body).unwrap_or_default();
+            for (key, setting) in &service.engine_settings {
+                let section = match setting.section {
+                    ApiSection::Config => Some(&body),
+                    ApiSection::Host => body.get("HostConfig"),
+                };
+                let sent = section.and_then(|section| section.get(setting.field));
+                // A set is a table of nothings in the API, and a list in bollard.
+                if *key != "expose" {
+                    assert_eq!(sent, Some(&setting.value), "{key}");
+                }
+                assert!(sent.is_some(), "{key}");
+                seen += 1;
+            }
+        }
+        assert!(seen > 60, "only {seen} settings");
     }
 }

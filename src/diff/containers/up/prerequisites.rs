@@ -33,84 +33,112 @@ impl<'a> Up<'a> {
 
     /// Whether what others make is there: external networks and volumes, and images that are not pulled.
     pub(super) fn check_needs(&mut self, service: &Service) {
-        let docker = &self.state.docker;
-        let mut diagnostics = Vec::new();
-        for (key, api) in newer_keys(service) {
-            if docker.api < api {
-                let Api(major, minor) = docker.api;
-                diagnostics.push(Diagnostic::error(
+        let mut found = self.check_engine(service);
+        for attachment in &service.networks {
+            found.extend(self.check_network(service, &attachment.network));
+        }
+        found.extend(self.check_volumes(service));
+        found.extend(self.check_image(service));
+        for diagnostic in found {
+            if !self.diagnostics.contains(&diagnostic) {
+                self.diagnostics.push(diagnostic);
+            }
+        }
+    }
+
+    fn check_engine(&self, service: &Service) -> Vec<Diagnostic> {
+        let Api(major, minor) = self.state.docker.api;
+        let missing = newer_keys(service).into_iter();
+        let missing = missing.filter(|(_, api)| self.state.docker.api < *api);
+        missing
+            .map(|(key, api)| {
+                Diagnostic::error(
                     format!(
                         "`{key}` of service `{}` needs an Engine with API {}.{}, and this one has {major}.{minor}",
                         service.name, api.0, api.1
                     ),
                     "an older Engine would ignore it: upgrade Docker, or take the key out",
-                ));
+                )
+            })
+            .collect()
+    }
+
+    fn check_network(&self, service: &Service, name: &str) -> Option<Diagnostic> {
+        let planned = self.planned_network(name)?;
+        let docker = &self.state.docker;
+        let Some(found) = docker.network(name) else {
+            if !planned.is_external {
+                return overlap(planned, &docker.networks);
             }
+            return Some(Diagnostic::error(
+                format!(
+                    "there is no network `{name}`, which service `{}` is to join",
+                    service.name
+                ),
+                format!("make it with `docker network create {name}`, or take `external` out"),
+            ));
+        };
+        if planned.is_external {
+            return None;
         }
-        for attachment in &service.networks {
-            let name = &attachment.network;
-            let Some(planned) = self.planned_network(name) else {
-                continue;
-            };
-            match docker.network(name) {
-                None if planned.is_external => diagnostics.push(Diagnostic::error(
-                    format!(
-                        "there is no network `{name}`, which service `{}` is to join",
-                        service.name
-                    ),
-                    format!("make it with `docker network create {name}`, or take `external` out"),
-                )),
-                None => diagnostics.extend(overlap(planned, &docker.networks)),
-                Some(found) if !planned.is_external => {
-                    if let Some(other) = found.compose_environment().filter(|of| *of != service.env)
-                    {
-                        diagnostics.push(Diagnostic::error(
-                            format!("network `{name}` belongs to environment `{other}`"),
-                            format!("take `name: {name}` out of the Compose file, so that each environment gets one of its own"),
-                        ));
-                    } else if found.compose_environment().is_none() {
-                        diagnostics.push(Diagnostic::error(
-                            format!("there is a network `{name}` that homelab did not make"),
-                            format!("remove it with `docker network rm {name}`, or set `external: true` to join it"),
-                        ));
-                    } else if !found.is_made_from(&planned.fingerprint()) {
-                        diagnostics.push(other_network(name, &service.env));
-                    }
-                }
-                _ => {}
-            }
+        match found.compose_environment() {
+            Some(other) if other != service.env => Some(Diagnostic::error(
+                format!("network `{name}` belongs to environment `{other}`"),
+                format!(
+                    "take `name: {name}` out of the Compose file, so that each environment gets one of its own"
+                ),
+            )),
+            Some(_) => (!found.is_made_from(&planned.fingerprint()))
+                .then(|| other_network(name, &service.env)),
+            None => Some(Diagnostic::error(
+                format!("there is a network `{name}` that homelab did not make"),
+                format!(
+                    "remove it with `docker network rm {name}`, or set `external: true` to join it"
+                ),
+            )),
         }
-        for name in service.named_volumes() {
+    }
+
+    fn check_volumes(&self, service: &Service) -> Vec<Diagnostic> {
+        let known = &self.state.docker.volumes;
+        let missing = service.named_volumes().filter(|name| {
             let planned = self.volume(name, &service.env);
-            if planned.is_external && !docker.volumes.iter().any(|known| known == name) {
-                diagnostics.push(Diagnostic::error(
+            planned.is_external && !known.iter().any(|known| known == name)
+        });
+        missing
+            .map(|name| {
+                Diagnostic::error(
                     format!(
                         "there is no volume `{name}`, which service `{}` is to mount",
                         service.name
                     ),
                     format!("make it with `docker volume create {name}`, or take `external` out"),
-                ));
-            }
-        }
+                )
+            })
+            .collect()
+    }
+
+    fn check_image(&self, service: &Service) -> Option<Diagnostic> {
         let image = &service.image;
-        if !docker.images.contains_key(image) {
-            if let Some(command) = &service.build {
-                diagnostics.push(Diagnostic::error(
-                    format!("image `{image}` of service `{}` is to be built, and homelab builds no images", service.name),
-                    format!("build it with `{command}`"),
-                ));
-            } else if self.selection.policy(service) == PullPolicy::Never {
-                diagnostics.push(Diagnostic::error(
-                    format!("image `{image}` is not on this machine, and is not to be pulled"),
-                    format!("pull it with `docker pull {image}`, or allow `--pull missing`"),
-                ));
-            }
+        if self.state.docker.images.contains_key(image) {
+            return None;
         }
-        for diagnostic in diagnostics {
-            if !self.diagnostics.contains(&diagnostic) {
-                self.diagnostics.push(diagnostic);
-            }
+        if let Some(command) = &service.build {
+            return Some(Diagnostic::error(
+                format!(
+                    "image `{image}` of service `{}` is to be built, and homelab builds no images",
+                    service.name
+                ),
+                format!("build it with `{command}`"),
+            ));
         }
+        let never = self.selection.policy(service) == PullPolicy::Never;
+        never.then(|| {
+            Diagnostic::error(
+                format!("image `{image}` is not on this machine, and is not to be pulled"),
+                format!("pull it with `docker pull {image}`, or allow `--pull missing`"),
+            )
+        })
     }
 
     /// Names networks that the file has otherwise now; those who are on them go on as they are.
