@@ -52,18 +52,7 @@ pub fn parse(
             continue;
         }
         let (declaration, end) = declaration(line);
-        let name = declaration
-            .get(..end.unwrap_or(declaration.len()))
-            .unwrap_or_default()
-            .trim_end();
-        let is_name = |c: char| c.is_ascii_alphanumeric() || "_.-[]".contains(c);
-        if name.is_empty() || !name.chars().all(is_name) {
-            return Err(WrongLine {
-                line: number,
-                what: "is not a variable".to_owned(),
-                hint: "write `NAME=value` on a line of its own; `#` begins a comment".to_owned(),
-            });
-        }
+        let name = name_of(declaration, end, number)?;
         let Some(end) = end else {
             pairs.push((name.to_owned(), lookup(name)));
             rest = after;
@@ -92,6 +81,23 @@ pub fn parse(
         rest = after;
     }
     Ok(pairs)
+}
+
+/// The variable's name in a declaration.
+fn name_of(declaration: &str, end: Option<usize>, line: usize) -> Result<&str, WrongLine> {
+    let name = declaration
+        .get(..end.unwrap_or(declaration.len()))
+        .unwrap_or_default()
+        .trim_end();
+    let is_name = |c: char| c.is_ascii_alphanumeric() || "_.-[]".contains(c);
+    if name.is_empty() || !name.chars().all(is_name) {
+        return Err(WrongLine {
+            line,
+            what: "is not a variable".to_owned(),
+            hint: "write `NAME=value` on a line of its own; `#` begins a comment".to_owned(),
+        });
+    }
+    Ok(name)
 }
 
 /// A line without `export`, and where its name ends.

@@ -233,14 +233,7 @@ impl Loader<'_> {
         let Some(extends) = node.as_map_mut().and_then(|map| map.remove("extends")) else {
             return node;
         };
-        let (service, file) = match &extends.value {
-            Value::Text(service) => (Some(service.clone()), None),
-            Value::Map(map) => (
-                map.get("service").and_then(Node::scalar),
-                map.get("file").and_then(Node::scalar),
-            ),
-            _ => (None, None),
-        };
+        let (service, file) = extended_service(&extends);
         let Some(service) = service else {
             let hint =
                 "write `extends: {service: NAME}`, with `file` when it stands in another one";
@@ -409,5 +402,17 @@ impl Loader<'_> {
                 );
             }
         }
+    }
+}
+
+/// The service that `extends` names, and the file it stands in when that is another one.
+fn extended_service(extends: &Node) -> (Option<String>, Option<String>) {
+    match &extends.value {
+        Value::Text(service) => (Some(service.clone()), None),
+        Value::Map(map) => (
+            map.get("service").and_then(Node::scalar),
+            map.get("file").and_then(Node::scalar),
+        ),
+        _ => (None, None),
     }
 }

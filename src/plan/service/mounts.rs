@@ -239,12 +239,8 @@ fn long_volume(
     fields.finish(|_| None, problems);
     let Some(target) = target.filter(|target| target.starts_with('/')) else {
         let what = "this volume has no absolute `target`".to_owned();
-        wrong(
-            problems,
-            &item.span,
-            what,
-            "`target` is where the container finds it",
-        );
+        let hint = "`target` is where the container finds it";
+        wrong(problems, &item.span, what, hint);
         return None;
     };
     let types = "the types are `bind`, `volume`, `tmpfs` and `image`";

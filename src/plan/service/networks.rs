@@ -125,11 +125,7 @@ pub(super) fn read(
         if is_lan {
             service.is_on_lan = true;
             address = lan_address(ipv4, problems).or(address);
-            if attachment.ipv6.is_some() {
-                let what = "homelab plans IPv4 addresses only".to_owned();
-                let problem = Diagnostic::error_at(network.span, what);
-                problems.push(problem.hint("take `ipv6_address` out"));
-            }
+            refuse_lan_ipv6(&attachment, &network.span, problems);
             service.lan = with_more(attachment, std::mem::take(&mut service.lan));
         } else if let Some(known) = other_network(&network, context, problems) {
             let ipv4 = ipv4.and_then(|(text, span)| ipv4_address(&text, &span, problems));
@@ -151,6 +147,14 @@ pub(super) fn read(
         service.ports = ports::read(fields, problems);
     }
     address
+}
+
+fn refuse_lan_ipv6(attachment: &Attachment, span: &Span, problems: &mut Problems) {
+    if attachment.ipv6.is_some() {
+        let what = "homelab plans IPv4 addresses only".to_owned();
+        let problem = Diagnostic::error_at(span.clone(), what);
+        problems.push(problem.hint("take `ipv6_address` out"));
+    }
 }
 
 fn check_mode(mode: &str, span: &Span, is_alone: bool, problems: &mut Problems) {
