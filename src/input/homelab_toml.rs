@@ -22,17 +22,17 @@ pub struct Config {
     /// Compose files of all environments, and what goes with them.
     pub compose: Compose,
     /// `[network]`
-    pub network: Network,
+    pub network: NetworkTable,
     /// `[shim]`
-    pub shim: Shim,
+    pub shim: ShimTable,
     /// `[hosts.NAME]`, in the order of the file.
-    pub hosts: Vec<Host>,
+    pub hosts: Vec<HostTable>,
     /// `[reserved]`: name and address or range.
     pub reserved: Vec<(Text, Text)>,
     /// `[env.NAME]`, in the order of the file.
-    pub envs: Vec<Env>,
+    pub envs: Vec<EnvTable>,
     /// `[services.NAME]`, in the order of the file.
-    pub services: Vec<Service>,
+    pub services: Vec<ServiceTable>,
     /// The paths of keys that are there but misspelt or of a wrong type, which is reported already: they are not missing.
     pub unreadable: Vec<String>,
 }
@@ -50,7 +50,7 @@ pub struct Compose {
 
 /// `[network]`
 #[derive(Debug, Default)]
-pub struct Network {
+pub struct NetworkTable {
     /// The place of the table.
     pub span: Span,
     /// The LAN as a CIDR.
@@ -67,7 +67,7 @@ pub struct Network {
 
 /// `[shim]`
 #[derive(Debug, Default)]
-pub struct Shim {
+pub struct ShimTable {
     /// The name of the link.
     pub name: Option<Text>,
     /// Its address on hosts that name none of their own.
@@ -76,7 +76,7 @@ pub struct Shim {
 
 /// `[hosts.NAME]`
 #[derive(Debug)]
-pub struct Host {
+pub struct HostTable {
     /// Its name.
     pub name: Text,
     /// Its own address on the LAN.
@@ -91,7 +91,7 @@ pub struct Host {
 
 /// `[env.NAME]`
 #[derive(Debug)]
-pub struct Env {
+pub struct EnvTable {
     /// Its name.
     pub name: Text,
     /// The addresses of its containers.
@@ -103,7 +103,7 @@ pub struct Env {
     /// Its own Compose files, in the place of those of all environments.
     pub compose: Compose,
     /// `[env.NAME.services.SERVICE]`: keys that replace those of `[services.SERVICE]`.
-    pub overrides: Vec<Service>,
+    pub overrides: Vec<ServiceTable>,
 }
 
 /// What is the address of a service.
@@ -117,7 +117,7 @@ pub enum Address {
 
 /// `[services.NAME]` or `[env.ENV.services.NAME]`.
 #[derive(Clone, Debug)]
-pub struct Service {
+pub struct ServiceTable {
     /// Its name.
     pub name: Text,
     /// Its address on the LAN.
@@ -164,7 +164,7 @@ fn read_config(fields: &mut Fields, problems: &mut Problems) -> Config {
     let compose = read_compose(fields, problems);
     let network = read_network(fields, problems);
     let mut table = fields.table("shim", problems);
-    let shim = Shim {
+    let shim = ShimTable {
         name: table.string("name", problems),
         address: table.string("address", problems),
     };
@@ -174,7 +174,7 @@ fn read_config(fields: &mut Fields, problems: &mut Problems) -> Config {
         compose,
         network,
         shim,
-        hosts: fields.tables("hosts", problems, |name, t, problems| Host {
+        hosts: fields.tables("hosts", problems, |name, t, problems| HostTable {
             name,
             address: t.string("address", problems),
             primary: t.flag("primary", problems),
@@ -182,7 +182,7 @@ fn read_config(fields: &mut Fields, problems: &mut Problems) -> Config {
             parent: t.string("parent", problems),
         }),
         reserved: fields.strings_by_name("reserved", problems),
-        envs: fields.tables("env", problems, |name, t, problems| Env {
+        envs: fields.tables("env", problems, |name, t, problems| EnvTable {
             name,
             range: t.string("range", problems),
             memory: t.scalar("memory", problems),
@@ -203,10 +203,10 @@ fn read_config(fields: &mut Fields, problems: &mut Problems) -> Config {
     config
 }
 
-fn read_network(fields: &mut Fields, problems: &mut Problems) -> Network {
+fn read_network(fields: &mut Fields, problems: &mut Problems) -> NetworkTable {
     let span = fields.take("network").map(|node| node.span.clone());
     let mut table = fields.table("network", problems);
-    let network = Network {
+    let network = NetworkTable {
         span: span.unwrap_or_default(),
         subnet: table.string("subnet", problems),
         gateway: table.string("gateway", problems),
@@ -255,8 +255,8 @@ fn read_service(
     address: Option<Address>,
     fields: &mut Fields,
     problems: &mut Problems,
-) -> Service {
-    Service {
+) -> ServiceTable {
+    ServiceTable {
         name,
         address,
         host: fields.string("host", problems),

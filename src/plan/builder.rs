@@ -227,7 +227,7 @@ fn read_isolation(text: Option<&Text>, problems: &mut Problems) -> Isolation {
     }
 }
 
-fn read_limits(env: &homelab_toml::Env, problems: &mut Problems) -> Limits {
+fn read_limits(env: &homelab_toml::EnvTable, problems: &mut Problems) -> Limits {
     let mut read = |text: &Option<Text>, what: &str, hint: &str, fits: &dyn Fn(&str) -> bool| {
         let text = text.as_ref()?;
         if !fits(text.get_ref()) {

@@ -2,12 +2,12 @@
 
 use super::naming::network_name;
 use crate::input::compose::LoadOptions;
-use crate::input::homelab_toml::{Compose, Config, Env, Text};
+use crate::input::homelab_toml::{Compose, Config, EnvTable, Text};
 use crate::input::problem::Span;
 use std::path::{Path, PathBuf};
 
 /// What is to be loaded for an environment; paths start from `folder`.
-pub(super) fn options(config: &Config, env: &Env, folder: &Path) -> LoadOptions {
+pub(super) fn options(config: &Config, env: &EnvTable, folder: &Path) -> LoadOptions {
     let name = env.name.get_ref();
     let texts = |key: fn(&Compose) -> &Option<Vec<Text>>| -> Vec<(String, Span)> {
         let texts = key(&env.compose).as_ref().or(key(&config.compose).as_ref());

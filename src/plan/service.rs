@@ -69,7 +69,7 @@ pub struct Service {
     /// Its place on the LAN, but for its address; names no network.
     pub lan: Attachment,
     /// Other services by names of its own choice: container name and alias, for every network.
-    pub links: Vec<Link>,
+    pub links: Vec<ServiceLink>,
     /// Networks beside the LAN.
     pub networks: Vec<Attachment>,
     /// `host`, `none`, `bridge`, `service:NAME` or `container:NAME`, in the place of networks.
@@ -141,7 +141,7 @@ pub enum ApiSection {
 
 /// Another container by a name of one's own choice.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Link {
+pub struct ServiceLink {
     /// The service that it belongs to.
     pub service: String,
     /// The name.

@@ -37,7 +37,7 @@ pub(super) fn replicas(partial: PartialService) -> impl Iterator<Item = Service>
 
 /// One environment in the making.
 pub(super) struct EnvBuilder<'a> {
-    pub env: &'a homelab_toml::Env,
+    pub env: &'a homelab_toml::EnvTable,
     pub config: &'a Config,
     pub input: &'a CompileInput<'a>,
     pub project: &'a Project,
@@ -187,12 +187,12 @@ impl EnvBuilder<'_> {
         &'s self,
         name: Text,
         mut keys: Map,
-        native: impl Iterator<Item = &'s homelab_toml::Service>,
+        native: impl Iterator<Item = &'s homelab_toml::ServiceTable>,
         problems: &mut Problems,
     ) -> RawService {
         let overrides = self.env.overrides.iter();
         let overrides = overrides.filter(|over| over.name.get_ref() == name.get_ref());
-        let tables: Vec<&homelab_toml::Service> = native.chain(overrides).collect();
+        let tables: Vec<&homelab_toml::ServiceTable> = native.chain(overrides).collect();
         let named_host = tables.iter().rev().find_map(|table| table.host.clone());
         let host_name = named_host.as_ref().map(|host| host.get_ref().clone());
         let host_name = host_name.or_else(|| self.primary.map(str::to_owned));

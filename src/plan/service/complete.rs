@@ -40,7 +40,7 @@ pub fn complete(
     mut services: Vec<Service>,
     files: &ServiceFiles,
 ) -> Result<Vec<CompleteService>, Problems> {
-    let mut reader = Reader {
+    let mut reader = FileReader {
         files,
         problems: Vec::new(),
         digests: BTreeMap::new(),
@@ -58,14 +58,14 @@ pub fn complete(
     }
 }
 
-struct Reader<'a> {
+struct FileReader<'a> {
     files: &'a ServiceFiles<'a>,
     problems: Problems,
     /// What was read already.
     digests: BTreeMap<PathBuf, String>,
 }
 
-impl Reader<'_> {
+impl FileReader<'_> {
     fn wrong(&mut self, span: &Span, what: String, hint: impl Into<String>) {
         self.problems
             .push(Diagnostic::error_at(span.clone(), what).hint(hint));

@@ -1,7 +1,7 @@
 //! Where a service is on the network: on the LAN with an address, on bridges, or in the network of another. Pure.
 
 use super::context::ServiceContext;
-use super::{ComposeNetwork, Link, Service, ports};
+use super::{ComposeNetwork, Service, ServiceLink, ports};
 use crate::error::Diagnostic;
 use crate::input::compose::Project;
 use crate::input::fields::{Fields, Named};
@@ -299,11 +299,11 @@ fn link_local(keys: &mut Fields, problems: &mut Problems) -> Vec<Written<IpAddr>
     all
 }
 
-fn links(fields: &mut Fields, problems: &mut Problems) -> Vec<Link> {
+fn links(fields: &mut Fields, problems: &mut Problems) -> Vec<ServiceLink> {
     let links = fields.list("links", problems).unwrap_or_default();
     let split = |(text, _): (String, Span)| {
         let (service, alias) = text.split_once(':').unwrap_or((&text, &text));
-        Link {
+        ServiceLink {
             service: service.to_owned(),
             alias: alias.to_owned(),
         }

@@ -24,7 +24,7 @@ pub(in crate::plan) fn parse_bytes(text: &str) -> Option<u64> {
     if number.is_empty() || number.ends_with('.') || number.starts_with('.') {
         return None;
     }
-    scaled(number, unit)
+    multiplied(number, unit)
 }
 
 /// Nanoseconds of each unit of a duration: those of Go's `time.ParseDuration`, and the day and week of Compose.
@@ -53,7 +53,7 @@ pub(super) fn parse_duration(text: &str) -> Option<Duration> {
         let end = tail.find(is_number).unwrap_or(tail.len());
         let (unit, tail) = tail.split_at_checked(end)?;
         let (_, nanoseconds) = UNITS.iter().find(|(name, _)| *name == unit)?;
-        sum = sum.checked_add(scaled(number, *nanoseconds)?)?;
+        sum = sum.checked_add(multiplied(number, *nanoseconds)?)?;
         rest = tail;
         if rest.is_empty() {
             i64::try_from(sum).ok()?;
@@ -63,7 +63,7 @@ pub(super) fn parse_duration(text: &str) -> Option<Duration> {
 }
 
 /// A decimal number of units, in whole parts of a unit; what is smaller is cut off.
-fn scaled(number: &str, unit: u64) -> Option<u64> {
+fn multiplied(number: &str, unit: u64) -> Option<u64> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     let digits = |text: &str| match text {
         "" => Some(0),
