@@ -5,8 +5,12 @@ mod containers;
 mod diagnostic;
 mod matrix;
 mod progress;
+#[cfg(test)]
+mod screen;
 mod services;
 mod status;
+#[cfg(test)]
+mod tests;
 
 use crate::diff::step::{Action, ContainerAction};
 use crate::diff::{Diff, Step, StepId};
@@ -46,10 +50,14 @@ pub struct Report {
 
 /// A line on standard output. Nobody is left to tell when the reader has gone.
 fn out(line: &str) {
+    #[cfg(test)]
+    screen::keep("out", line);
     let _ = writeln!(anstream::stdout().lock(), "{line}");
 }
 
 fn err(line: &str) {
+    #[cfg(test)]
+    screen::keep("err", line);
     let _ = writeln!(anstream::stderr().lock(), "{line}");
 }
 

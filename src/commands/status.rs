@@ -1,9 +1,8 @@
 //! What there is beside the plan.
 
 use super::Context;
-use crate::diff::difference::Object;
+use crate::diff::Selection;
 use crate::diff::status::{Findings, Status};
-use crate::diff::{self, Request, Selection, containers, preflight};
 use crate::error::{Error, ExitStatus};
 use crate::observe::{self, Lan};
 use crate::plan::{Env, Host};
@@ -20,19 +19,10 @@ impl Context<'_> {
         let (machine, mut state) = observe::machine(self.plan).await?;
         let host = self.host(&state)?;
         let mut findings = Findings::default();
-        if let Some(missing) = state.docker_missing.clone() {
-            findings.add_diagnostic(missing);
-            let up = diff::diff(&Request::ShimUp(host), self.plan, &state);
-            findings.add_result("homelab shim up", up);
-        } else {
-            let up = diff::diff(&Request::NetworkUp(host), self.plan, &state);
-            findings.add_result("homelab network-up", up);
+        findings.add_host(self.plan, host, &state);
+        if state.docker_missing.is_none() {
             for env in &self.plan.envs {
-                let isolation = preflight::isolation(self.plan, env, &state);
-                let limits = preflight::limits(self.plan, env, &state);
-                for missing in [isolation.err(), limits.err()].into_iter().flatten() {
-                    findings.add_diagnostic(missing);
-                }
+                findings.add_isolation(self.plan, env, &state);
                 self.look_at(env, host, &machine, &mut state, &mut findings)
                     .await?;
             }
@@ -56,7 +46,6 @@ impl Context<'_> {
         state: &mut State,
         findings: &mut Findings,
     ) -> Result<(), Error> {
-        let command = format!("homelab env-up --env {}", env.name);
         let selection = Selection::whole(self.plan, env, host);
         let services = match super::environment::complete(&selection) {
             Ok(services) => services,
@@ -68,12 +57,7 @@ impl Context<'_> {
             }
         };
         observe::services(machine, self.plan, env, &services, Lan::LeftAlone, state).await?;
-        findings.add_result(&command, containers::up(&selection, &services, state));
-        for (_, orphan) in selection.orphans(state) {
-            let difference = Object::new("container", orphan.name.as_str()).unplanned();
-            let fix = format!("`{command} --remove-orphans`");
-            findings.add_difference(&difference, fix);
-        }
+        findings.add_environment(&selection, &services, state);
         Ok(())
     }
 }

@@ -1,11 +1,11 @@
 //! What there is beside what the plan says, on one screen. Pure.
 
-use super::Diff;
 use super::difference::{Difference, Object};
 use super::links::shim_route;
+use super::{Diff, Request, Selection, containers, diff, preflight};
 use crate::error::{Diagnostic, Error, Span};
 use crate::plan::naming::SHIM_UNIT;
-use crate::plan::{Env, Host, Isolation, Plan, Service};
+use crate::plan::{CompleteService, Env, Host, Isolation, Plan, Service};
 use crate::state::{Container, ContainerHealth, State};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -76,8 +76,45 @@ pub struct Findings {
 }
 
 impl Findings {
+    /// Adds what is not as planned of the host itself: the shim, the networks, the isolation.
+    pub fn add_host(&mut self, plan: &Plan, host: &Host, state: &State) {
+        if let Some(missing) = state.docker_missing.clone() {
+            self.add_diagnostic(missing);
+            let up = diff(&Request::ShimUp(host), plan, state);
+            self.add_result("homelab shim up", up);
+        } else {
+            let up = diff(&Request::NetworkUp(host), plan, state);
+            self.add_result("homelab network-up", up);
+        }
+    }
+
+    /// Adds why an environment is not kept apart or within its limits.
+    pub fn add_isolation(&mut self, plan: &Plan, env: &Env, state: &State) {
+        let isolation = preflight::isolation(plan, env, state);
+        let limits = preflight::limits(plan, env, state);
+        for missing in [isolation.err(), limits.err()].into_iter().flatten() {
+            self.add_diagnostic(missing);
+        }
+    }
+
+    /// Adds what env-up would change in an environment, whose services are complete, and the containers that the plan does
+    /// not have any more.
+    pub fn add_environment(
+        &mut self,
+        selection: &Selection,
+        services: &[CompleteService],
+        state: &State,
+    ) {
+        let command = format!("homelab env-up --env {}", selection.env.name);
+        self.add_result(&command, containers::up(selection, services, state));
+        for (_, orphan) in selection.orphans(state) {
+            let difference = Object::new("container", orphan.name.as_str()).unplanned();
+            self.add_difference(&difference, format!("`{command} --remove-orphans`"));
+        }
+    }
+
     /// Adds what a command would take away, or what stands in its way.
-    pub fn add_result(&mut self, command: &str, result: Result<Diff, Error>) {
+    fn add_result(&mut self, command: &str, result: Result<Diff, Error>) {
         match result {
             Ok(diff) => {
                 for difference in &diff.differences {
@@ -93,7 +130,7 @@ impl Findings {
     }
 
     /// Adds a difference.
-    pub fn add_difference(&mut self, difference: &Difference, fix: String) {
+    fn add_difference(&mut self, difference: &Difference, fix: String) {
         let Object { kind, name } = &difference.object;
         self.add(Finding {
             about: name.clone(),

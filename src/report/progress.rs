@@ -76,6 +76,13 @@ impl Progress {
         Self { report, screen }
     }
 
+    /// As where there is no terminal.
+    #[cfg(test)]
+    pub fn plain(report: Report) -> Self {
+        let screen = None;
+        Self { report, screen }
+    }
+
     /// Tells what happens.
     pub fn tell(&mut self, event: Event) {
         match event {
