@@ -137,16 +137,18 @@ type Properties = BTreeMap<String, String>;
 async fn show(units: &[String]) -> Result<Vec<Properties>, Error> {
     let mut arguments = vec!["show", "--property", PROPERTIES, "--"];
     arguments.extend(units.iter().map(String::as_str));
-    let text = systemctl(&arguments, "tell about units").await?;
-    let blocks = text.split("\n\n");
-    Ok(blocks
-        .map(|block| {
-            let pairs = block.lines().filter_map(|line| line.split_once('='));
-            pairs
-                .map(|(key, value)| (key.to_owned(), value.to_owned()))
-                .collect()
-        })
-        .collect())
+    Ok(units_of(&systemctl(&arguments, "tell about units").await?))
+}
+
+/// The properties of each unit in what `systemctl show` wrote.
+fn units_of(text: &str) -> Vec<Properties> {
+    let properties = |block: &str| {
+        let pairs = block.lines().filter_map(|line| line.split_once('='));
+        pairs
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect()
+    };
+    text.split("\n\n").map(properties).collect()
 }
 
 /// `None` for a slice that there is not: it has neither a file nor a cgroup.
@@ -475,3 +477,6 @@ async fn run(program: &str, arguments: &[&str], what: &str) -> Result<String, Er
         "`journalctl -b -p warning` may tell more",
     ))
 }
+
+#[cfg(test)]
+mod tests;

@@ -185,3 +185,73 @@ fn has_arp_filter(families: &[AfSpecUnspec]) -> bool {
         _ => false,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(attributes: Vec<LinkAttribute>) -> LinkMessage {
+        let mut message = LinkMessage::default();
+        message.attributes = attributes;
+        message.header.flags = LinkFlags::Up;
+        message
+    }
+
+    fn names() -> BTreeMap<u32, String> {
+        [(2, "eth0"), (3, "br0")]
+            .map(|(index, name)| (index, name.to_owned()))
+            .into()
+    }
+
+    #[test]
+    fn a_macvlan_has_a_mode_and_a_parent() {
+        let modes = [
+            (MacVlanMode::Bridge, "bridge"),
+            (MacVlanMode::Private, "private"),
+            (MacVlanMode::Vepa, "vepa"),
+            (MacVlanMode::Passthrough, "passthru"),
+            (MacVlanMode::Source, "source"),
+        ];
+        for (mode, word) in modes {
+            let link = link_of(
+                &message(vec![
+                    LinkAttribute::IfName("homelab-shim".to_owned()),
+                    LinkAttribute::Link(2),
+                    LinkAttribute::Address(vec![2, 0x42, 192, 168, 1, 254]),
+                    LinkAttribute::IfAlias("homelab: shim".to_owned()),
+                    LinkAttribute::LinkInfo(vec![
+                        LinkInfo::Kind(InfoKind::MacVlan),
+                        LinkInfo::Data(InfoData::MacVlan(vec![InfoMacVlan::Mode(mode)])),
+                    ]),
+                ]),
+                &names(),
+                &[],
+            );
+            assert_eq!(link.mode.as_deref(), Some(word));
+            assert_eq!(
+                (link.name.as_str(), link.kind.as_str()),
+                ("homelab-shim", "macvlan")
+            );
+            assert_eq!(link.parent.as_deref(), Some("eth0"));
+            assert_eq!(
+                link.mac.map(|mac| mac.to_string()).as_deref(),
+                Some("02:42:c0:a8:01:fe")
+            );
+            assert!(link.is_ours() && link.up && !link.carrier && !link.arp_filter);
+        }
+    }
+
+    #[test]
+    fn only_a_bridge_has_ports() {
+        let port = message(vec![
+            LinkAttribute::Controller(3),
+            LinkAttribute::IfAlias(String::new()),
+            // Of Infiniband.
+            LinkAttribute::Address(vec![0; 20]),
+        ]);
+        let link = link_of(&port, &names(), &[3]);
+        assert_eq!(link.bridge.as_deref(), Some("br0"));
+        assert_eq!((link.mac, link.alias), (None, None));
+        assert_eq!(link_of(&port, &names(), &[]).bridge, None);
+    }
+}
