@@ -1,13 +1,23 @@
 //! `homelab`: containers with addresses of their own on the home network.
 //!
-//! The flow, each phase in the file of its name:
+//! The flow, each stage in the folder or file of its name; docs/development.md has the map:
 //!
 //! ```text
-//! homelab.toml -> config -> plan -> (observe) -> diff -> steps -> apply -> report
+//!  homelab.toml, Compose files             kernel, systemd, Engine
+//!             |                                      |
+//!           input      text to values              system     asks
+//!             |                                      |
+//!            plan      every decision              observe
+//!             |                                      |
+//!             +-------------->  diff  <----------  state
+//!                                |
+//!                              steps  -------->  report    --dry-run, status
+//!                                |
+//!                              apply  -------->  system    acts
 //! ```
 //!
-//! `config`, `plan` and `diff` are pure. `observe` reads, `apply` changes, `report` prints; `netlink` and `docker` are the
-//! only ones who talk to the kernel and to the Engine. There is no state file: labels and link aliases are the state.
+//! `input`, `plan` and `diff` are pure. `observe` reads, `apply` changes, `report` prints; `system` alone talks to the kernel, to
+//! systemd and to the Engine. There is no state file: labels and link aliases are the state.
 
 mod apply;
 mod cli;
