@@ -1,9 +1,13 @@
 //! What the Engine is asked: no call twice, none that a list answers.
 
 use crate::home::Server;
-use crate::{home_and_pi, on_every_engine};
+use crate::{home_and_pi, tests};
 
-on_every_engine!(the_engine_is_asked_once);
+tests! {
+    every engine:
+        the_engine_is_asked_once;
+    one engine:
+}
 
 /// The Engine's calls, one a line, since it began to tell them; from 28 on it tells them in another way.
 fn calls(pi: &Server, begun: &str) -> Vec<String> {

@@ -1,9 +1,16 @@
 //! Environments that cannot reach each other.
 
 use crate::home::Server;
-use crate::{PLAN, home_and_pi, lan, on_every_engine};
+use crate::{PLAN, home_and_pi, lan, tests};
 
-on_every_engine!(environments_are_kept_apart slices_follow_the_plan what_would_undo_the_isolation_is_refused without_isolation_environments_reach_each_other);
+tests! {
+    every engine:
+        environments_are_kept_apart
+        slices_follow_the_plan
+        what_would_undo_the_isolation_is_refused
+        without_isolation_environments_reach_each_other;
+    one engine:
+}
 
 /// Whether a container gets an answer, by that protocol, from that address.
 pub fn reaches(pi: &Server, container: &str, protocol: &str, last: u8) -> bool {
