@@ -1,7 +1,7 @@
 //! What is proved with packets, and what is shown on one screen.
 
 use crate::home::Server;
-use crate::isolation::{both_environments, check_apart, reaches};
+use crate::isolation::{both_environments, check_apart, comes_to_reach, reaches};
 use crate::pool::borrow;
 use crate::{PLAN, home_and_pi, lan, tests};
 use std::collections::BTreeSet;
@@ -182,7 +182,7 @@ fn two_servers_share_one_file(suite: &str) {
     ] {
         for protocol in ["tcp", "ping"] {
             assert!(
-                reaches(server, container, protocol, reached),
+                comes_to_reach(server, container, protocol, reached),
                 "{container} reaches .{reached} by {protocol}"
             );
             assert!(
@@ -192,7 +192,7 @@ fn two_servers_share_one_file(suite: &str) {
         }
         for host in [204, 10, 254, 253] {
             assert!(
-                reaches(server, container, "ping", host),
+                comes_to_reach(server, container, "ping", host),
                 "{container} reaches .{host}"
             );
         }
