@@ -81,58 +81,74 @@ fn import_perl(pi: &Server) {
 }
 
 /// Everything that must be reached is, and nothing else.
-#[track_caller]
 pub fn check_apart(pi: &Server, when: &str) {
-    for (own, other, own_store, other_page, other_echo) in [
-        ("prod", "preprod", 201, 230, 232),
-        ("preprod", "prod", 231, 200, 202),
-    ] {
-        let container = format!("echo-{own}");
-        let own_echo = if own == "prod" { 202 } else { 232 };
-        let mut reachable = vec![
-            ("tcp", 1, "the gateway"),
-            ("ping", 1, "the gateway"),
-            ("ping", 50, "the laptop"),
-            ("ping", 204, "the host"),
-            ("ping", 254, "the shim"),
-            ("tcp", own_store, "its own environment"),
-            ("udp", own_echo, "its own environment"),
-            ("ping", own_store, "its own environment"),
-        ];
-        let mut probes = vec![
-            ("tcp", other_page),
-            ("udp", other_echo),
-            ("ping", other_page),
-        ];
-        // Who has just been started may not listen yet; who is blocked is blocked at any time.
-        let begun = Instant::now();
-        while let Some((protocol, _, what)) = reachable.first() {
-            assert!(
-                begun.elapsed() < SOON,
-                "{own} does not reach {what} by {protocol} {when}"
-            );
-            probes.truncate(3);
-            probes.extend(
-                reachable
-                    .iter()
-                    .map(|(protocol, last, _)| (*protocol, *last)),
-            );
-            let answered = answers(pi, &container, &probes);
-            for ((protocol, _), answered) in probes.iter().zip(&answered).take(3) {
-                assert!(!answered, "{own} reaches {other} by {protocol} {when}");
-            }
-            let mut answered = answered.iter().skip(3);
-            reachable.retain(|_| answered.next() == Some(&false));
-        }
-        let by_name =
-            format!("docker exec {container} busybox timeout 2 wget -q -O - http://store/");
-        let mut page = String::new();
-        wait_for("a page by name", SOON, || {
-            page = pi.try_sh(&by_name).unwrap_or_default();
-            !page.is_empty()
+    // Who is blocked is so while both environments work.
+    for check in [check_reached, check_blocked] {
+        std::thread::scope(|scope| {
+            scope.spawn(|| check(pi, "prod", when));
+            scope.spawn(|| check(pi, "preprod", when));
         });
-        assert_eq!(page, format!("store of {own}\n"), "by name {when}");
     }
+}
+
+/// Who has just been started may not listen yet, so who does not answer is asked again.
+fn check_reached(pi: &Server, own: &str, when: &str) {
+    let container = format!("echo-{own}");
+    let (store, echo) = if own == "prod" {
+        (201, 202)
+    } else {
+        (231, 232)
+    };
+    let mut left = vec![
+        ("tcp", 1, "the gateway"),
+        ("ping", 1, "the gateway"),
+        ("ping", 50, "the laptop"),
+        ("ping", 204, "the host"),
+        ("ping", 254, "the shim"),
+        ("tcp", store, "its own environment"),
+        ("udp", echo, "its own environment"),
+        ("ping", store, "its own environment"),
+    ];
+    let begun = Instant::now();
+    while let Some((protocol, _, what)) = left.first() {
+        assert!(
+            begun.elapsed() < SOON,
+            "{own} does not reach {what} by {protocol} {when}"
+        );
+        let probes: Vec<(&str, u8)> = left
+            .iter()
+            .map(|(protocol, last, _)| (*protocol, *last))
+            .collect();
+        let mut answered = answers(pi, &container, &probes).into_iter();
+        left.retain(|_| answered.next() == Some(false));
+    }
+    let by_name = format!("docker exec {container} busybox timeout 2 wget -q -O - http://store/");
+    let mut page = String::new();
+    wait_for("a page by name", SOON, || {
+        page = pi.try_sh(&by_name).unwrap_or_default();
+        !page.is_empty()
+    });
+    assert_eq!(page, format!("store of {own}\n"), "by name {when}");
+}
+
+fn check_blocked(pi: &Server, own: &str, when: &str) {
+    let (page, echo) = if own == "prod" {
+        (230, 232)
+    } else {
+        (200, 202)
+    };
+    // The gateway shows that the container could ask.
+    let probes = [("ping", 1), ("tcp", page), ("udp", echo), ("ping", page)];
+    let mut answered = Vec::new();
+    wait_for("the gateway", SOON, || {
+        answered = answers(pi, &format!("echo-{own}"), &probes);
+        answered.first() == Some(&true)
+    });
+    assert_eq!(
+        answered,
+        [true, false, false, false],
+        "{own} reaches the other environment, of {probes:?}, {when}"
+    );
 }
 
 pub fn both_environments(pi: &Server) {
