@@ -190,15 +190,21 @@ impl Server {
         self.node = Some(Held::spawn(command));
     }
 
+    /// Whether it runs and has that file, without a process in there.
+    fn has(&self, path: &str) -> bool {
+        self.init()
+            .is_some_and(|init| Path::new(&format!("/proc/{init}/root{path}")).exists())
+    }
+
     /// Whether anything in it can be asked.
     pub fn is_on(&self) -> bool {
-        self.init().is_some() && self.try_sh("test -S /run/systemd/private").is_ok()
+        self.has("/run/systemd/private")
     }
 
     /// Waits until Docker runs.
     pub fn wait_for_docker(&self) {
         wait_for("Docker in the server", BOOT, || {
-            self.is_on() && self.try_sh("systemctl is-active -q docker").is_ok()
+            self.has("/run/docker.pid") && self.try_sh("systemctl is-active -q docker").is_ok()
         });
     }
 

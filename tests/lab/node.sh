@@ -32,6 +32,11 @@ mount -t sysfs sysfs sys
 mount -t cgroup2 cgroup2 sys/fs/cgroup
 mount -t bpf bpf sys/fs/bpf
 mount -t tmpfs -o mode=755 tmpfs run
+# Generators make units for disks, terminals and swap at every reload; the home has none of these.
+mkdir -p run/systemd/system-generators
+for generator in usr/lib/systemd/system-generators/*; do
+  ln -s /dev/null "run/systemd/system-generators/${generator##*/}"
+done
 mount -t tmpfs tmpfs tmp
 mount -t tmpfs -o mode=755 tmpfs dev
 for device in null zero full random urandom tty; do
