@@ -9,6 +9,6 @@ roots=$!
 PATH=$PATH:~/.cargo/bin
 if command -v cc >/dev/null && command -v cargo >/dev/null; then cargo build --tests --locked; fi
 wait $roots
-# Servers wait more than they work.
-export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$(($(nproc) * 2))}
+# Servers wait about as much as they work.
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$(($(nproc) * 3))}
 exec cargo test --locked "$@" -- --include-ignored
