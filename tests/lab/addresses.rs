@@ -1,9 +1,15 @@
 //! Who gets which address, and who never does.
 
-use crate::{PLAN, home_and_pi, lan, on_every_engine};
+use crate::pool::borrow;
+use crate::{PLAN, lan, tests};
 use std::collections::BTreeSet;
 
-on_every_engine!(kept_addresses_are_never_handed_out services_without_address_get_a_free_one_and_keep_it);
+tests! {
+    every engine:
+        kept_addresses_are_never_handed_out;
+    one engine:
+        services_without_address_get_a_free_one_and_keep_it
+}
 
 fn kept_addresses_are_never_handed_out(suite: &str) {
     // A small environment, so that Docker can be asked for all of it: .224 to .234 of a /28, with a host, a shim, a
@@ -14,7 +20,8 @@ fn kept_addresses_are_never_handed_out(suite: &str) {
         .replace("address = \"192.168.1.10\"", "address = \"192.168.1.226\"")
         .replace("\"192.168.1.253\"", "\"192.168.1.235\"")
         .replace("preprod = \"192.168.1.235\"", "preprod = \"192.168.1.228\"");
-    let (_home, pi) = home_and_pi(suite);
+    let loan = borrow(suite);
+    let (_home, pi) = loan.parts();
     pi.write("/etc/homelab/homelab.toml", &plan);
     pi.homelab("network-up").exits(0);
 
@@ -49,7 +56,8 @@ fn services_without_address_get_a_free_one_and_keep_it(suite: &str) {
         "prod = \"192.168.1.200\", preprod = \"192.168.1.230\"",
         "prod = \"192.168.1.200\"",
     );
-    let (home, pi) = home_and_pi(suite);
+    let loan = borrow(suite);
+    let (home, pi) = loan.parts();
     pi.write("/etc/homelab/homelab.toml", &plan);
     pi.homelab("network-up").exits(0);
     // .224 is a device's on the LAN, .225 a container's that homelab did not make.

@@ -1,14 +1,41 @@
 //! What the Engine is asked: no call twice, none that a list answers.
 
-use crate::home::Server;
-use crate::{home_and_pi, on_every_engine};
+use crate::home::{SOON, Server, wait_for};
+use crate::{home_and_pi, tests};
 
-on_every_engine!(the_engine_is_asked_once);
+tests! {
+    every engine:
+        the_engine_is_asked_once;
+    one engine:
+}
 
-/// The Engine's calls, one a line, since it began to tell them; from 28 on it tells them in another way.
-fn calls(pi: &Server, begun: &str) -> Vec<String> {
+/// A call that homelab never makes.
+const MARK: &str = "GET /plugins";
+
+/// The place in the Engine's journal behind all that it has told so far.
+fn cursor(pi: &Server) -> String {
+    pi.sh("journalctl -u docker -n 1 --show-cursor -o cat | sed -n 's/^-- cursor: //p'")
+        .trim()
+        .to_owned()
+}
+
+/// The Engine's calls behind that place, up to a mark that is made now; they come to the journal in their order.
+fn calls_since(pi: &Server, cursor: &str) -> Vec<String> {
+    let mut before = Vec::new();
+    wait_for("the Engine to tell its calls", SOON, || {
+        pi.sh("curl -s --unix-socket /run/docker.sock http://d/plugins");
+        before = calls(pi, cursor);
+        let mark = before.iter().position(|call| call == MARK);
+        before.truncate(mark.unwrap_or_default());
+        mark.is_some()
+    });
+    before
+}
+
+/// The Engine's calls, one a line; from 28 on it tells them in another way.
+fn calls(pi: &Server, cursor: &str) -> Vec<String> {
     pi.sh(&format!(
-        "journalctl -u docker --since '{begun}' -o cat | \
+        "journalctl -u docker --after-cursor '{cursor}' -o cat | \
          grep -oE 'Calling [A-Z]+ /[^ \"]*|method=[A-Z]+ .*request-url=\"?/[^ \"]*' | \
          sed -E 's#^Calling ##; s#^method=([A-Z]+) .*request-url=\"?#\\1 #; s#/v1[.0-9]*##; s#[?].*##'"
     ))
@@ -24,12 +51,13 @@ fn the_engine_is_asked_once(suite: &str) {
     pi.write("/etc/docker/daemon.json", "{\"debug\": true}");
     pi.sh("systemctl kill -s HUP docker");
     let asked = |line: &str| {
-        // The journal is asked by seconds, so each run begins with one of its own.
-        pi.sh("sleep 1.1");
-        let begun = pi.sh("date '+%F %T'");
+        // The mark of the last time may have been made again.
+        calls_since(&pi, &cursor(&pi));
+        let cursor = cursor(&pi);
         pi.homelab(line).exits(0);
-        pi.sh("sleep 0.3");
-        calls(&pi, begun.trim())
+        let mut calls = calls_since(&pi, &cursor);
+        calls.retain(|call| call != MARK);
+        calls
     };
     let up = asked("env-up --env prod");
     assert!(up.len() > 40, "{up:?}");

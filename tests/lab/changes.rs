@@ -1,8 +1,16 @@
 //! What a changed file, a stopped container or a changed engine leads to.
 
-use crate::{PLAN, home_and_pi, lan, on_every_engine};
+use crate::pool::borrow;
+use crate::{PLAN, home_and_pi, lan, tests};
 
-on_every_engine!(only_what_changed_is_made_anew orphans_are_reported_and_removed_when_asked_for one_service_at_a_time networks_are_made_anew_when_idle);
+tests! {
+    every engine:
+        only_what_changed_is_made_anew
+        networks_are_made_anew_when_idle;
+    one engine:
+        orphans_are_reported_and_removed_when_asked_for
+        one_service_at_a_time
+}
 
 fn only_what_changed_is_made_anew(suite: &str) {
     let (home, pi) = home_and_pi(suite);
@@ -38,7 +46,7 @@ fn only_what_changed_is_made_anew(suite: &str) {
         home.laptop.page(lan(232)).as_deref(),
         Some("whoami of preprod")
     );
-    assert_eq!(home.laptop.page(lan(230)), None);
+    assert_eq!(home.laptop.page_now(lan(230)), None);
     assert_eq!(unchanged(), store);
 
     // A stopped container is started, not made anew.
@@ -75,7 +83,8 @@ fn only_what_changed_is_made_anew(suite: &str) {
 }
 
 fn orphans_are_reported_and_removed_when_asked_for(suite: &str) {
-    let (_home, pi) = home_and_pi(suite);
+    let loan = borrow(suite);
+    let (_home, pi) = loan.parts();
     pi.homelab("network-up").exits(0);
     pi.homelab("env-up").exits(0);
     pi.write(
@@ -112,7 +121,8 @@ fn orphans_are_reported_and_removed_when_asked_for(suite: &str) {
 }
 
 fn one_service_at_a_time(suite: &str) {
-    let (home, pi) = home_and_pi(suite);
+    let loan = borrow(suite);
+    let (home, pi) = loan.parts();
     pi.homelab("network-up").exits(0);
     pi.homelab("env-up store")
         .exits(0)
@@ -151,7 +161,8 @@ fn one_service_at_a_time(suite: &str) {
 }
 
 fn networks_are_made_anew_when_idle(suite: &str) {
-    let (_home, pi) = home_and_pi(suite);
+    let loan = borrow(suite);
+    let (_home, pi) = loan.parts();
     pi.homelab("network-up").exits(0);
     // The order of the file changes which network would get the exact subnet, and must change nothing.
     let (head, tail) = PLAN.split_once("[env.prod]").expect("the plan has both");

@@ -3,40 +3,50 @@
 
 #![expect(clippy::indexing_slicing, reason = "what JSON has not is null there")]
 
-use crate::home::{Home, Server};
-use crate::home_and_pi;
+use crate::home::Server;
+use crate::pool::borrow_prepared;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 
 macro_rules! constructs {
-    ($($name:ident)*) => {
+    (every engine: $($every:ident)*; one engine: $($one:ident)*) => {
         /// Every construct that has a test.
-        const NAMES: &[&str] = &[$(stringify!($name)),*];
-        // All tests of an engine follow each other, so that its servers live until the last. bookworm has no package of Compose 2.
-        mod engine_26_1 { $(#[test] #[ignore = "needs root and the lab: run tests/all.sh"] fn $name() { super::compare("trixie", stringify!($name)); })* }
-        mod engine_28_5 { $(#[test] #[ignore = "needs root and the lab: run tests/all.sh"] fn $name() { super::compare("sid", stringify!($name)); })* }
+        const NAMES: &[&str] = &[$(stringify!($every),)* $(stringify!($one)),*];
+        // bookworm has no package of Compose 2.
+        mod engine_26_1 {
+            $(crate::tests!("trixie", $every);)*
+            $(crate::tests!("trixie", $one);)*
+        }
+        mod engine_28_5 { $(crate::tests!("sid", $every);)* }
+        $(fn $every(suite: &str) { compare(suite, stringify!($every)); })*
+        $(fn $one(suite: &str) { compare(suite, stringify!($one)); })*
     };
 }
 
-constructs!(
-    blkio_config capabilities command_list command_string configs_from_file container_name cpu_quota
-    deploy_resources deploy_restart_any deploy_restart_policy device_cgroup_rules devices_short dns dns_one
-    entrypoint_emptied entrypoint_list_and_command entrypoint_string env_file_forms environment_list
-    environment_map expose extends_other_file extends_same_file extra_hosts_list extra_hosts_map group_add
-    healthcheck_disabled healthcheck_list healthcheck_none healthcheck_shell hostname_and_domainname include
-    init_and_tty init_off interpolation labels_and_annotations logging logging_driver_alone memswap_unlimited
-    namespaces network_mode_host network_mode_none older_resources oom_kill_disable other_tools_keys
-    override_file platform privileged profiles_inactive read_only_and_tmpfs_list restart_always restart_no
-    restart_on_failure restart_unless_stopped runtime scale seccomp_profile secrets_from_file security_opt
-    shm_size shm_size_bytes stop_settings sysctls_list sysctls_map tmpfs_string ulimits user_and_working_dir
-    volume_bind_long volume_custom_name volume_driver_opts volume_named_long volume_tmpfs_long volumes_short
-    yaml_anchors_and_merges
-);
+// On every engine: what the Engine's API has changed in, or has another version for. All came out alike on both, apart from the
+// paths that the Engine masks.
+constructs! {
+    every engine:
+        healthcheck_list labels_and_annotations namespaces network_mode_host network_mode_none platform scale
+        volume_named_long volume_tmpfs_long;
+    one engine:
+        blkio_config capabilities command_list command_string configs_from_file container_name cpu_quota
+        deploy_resources deploy_restart_any deploy_restart_policy device_cgroup_rules devices_short dns
+        dns_one entrypoint_emptied entrypoint_list_and_command entrypoint_string env_file_forms
+        environment_list environment_map expose extends_other_file extends_same_file extra_hosts_list
+        extra_hosts_map group_add healthcheck_disabled healthcheck_none healthcheck_shell
+        hostname_and_domainname include init_and_tty init_off interpolation logging logging_driver_alone
+        memswap_unlimited older_resources oom_kill_disable other_tools_keys override_file privileged
+        profiles_inactive read_only_and_tmpfs_list restart_always restart_no restart_on_failure
+        restart_unless_stopped runtime seccomp_profile secrets_from_file security_opt shm_size shm_size_bytes
+        stop_settings sysctls_list sysctls_map tmpfs_string ulimits user_and_working_dir volume_bind_long
+        volume_custom_name volume_driver_opts volumes_short yaml_anchors_and_merges
+}
 
 const FOLDER: &str = "/etc/homelab/constructs";
+
+const PLAN_FILE: &str = "/etc/homelab/constructs/homelab.toml";
 
 /// Isolation is left out: the slice would be one more difference.
 const PLAN: &str = r#"
@@ -59,99 +69,19 @@ primary = true
 range = "192.168.1.205-192.168.1.223"
 "#;
 
-/// How many servers an engine's tests share at most.
-const SERVERS: usize = 3;
-
-/// Servers that the tests of an engine use, one after the other. They live while one of these tests does, each in a thread
-/// of its own, because the processes of a server die with the thread that began them.
-#[derive(Default)]
-struct Shared {
-    state: Mutex<Pool>,
-    came_back: Condvar,
+/// A server with the constructs' files and the network of production.
+fn prepare(pi: &Server) {
+    pi.copy_folder("tests/compose/constructs", FOLDER);
+    let plan = PLAN.replace("\"COMPOSE\"", "");
+    pi.write(PLAN_FILE, &plan);
+    pi.homelab(&format!("network-up --config {PLAN_FILE}"))
+        .exits(0);
+    pi.sh(&format!("rm {PLAN_FILE}"));
 }
 
-#[derive(Default)]
-struct Pool {
-    free: Vec<(Home, Server)>,
-    /// A thread ends when its sender goes.
-    threads: Vec<Sender<()>>,
-}
-
-fn shared(suite: &'static str) -> Arc<Shared> {
-    static ALL: Mutex<BTreeMap<&str, Weak<Shared>>> = Mutex::new(BTreeMap::new());
-    let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(living) = all.get(suite).and_then(Weak::upgrade) {
-        return living;
-    }
-    let shared = Arc::new(Shared::default());
-    all.insert(suite, Arc::downgrade(&shared));
-    shared
-}
-
-impl Shared {
-    fn take(&self, suite: &'static str) -> (Home, Server) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            if let Some(server) = state.free.pop() {
-                return server;
-            }
-            if state.threads.len() < SERVERS {
-                let (end, ended) = channel();
-                state.threads.push(end);
-                drop(state);
-                return boot(suite, ended);
-            }
-            let waited = self.came_back.wait(state);
-            state = waited.unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    fn give_back(&self, server: (Home, Server)) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.free.push(server);
-        self.came_back.notify_one();
-    }
-}
-
-fn boot(suite: &'static str, ended: Receiver<()>) -> (Home, Server) {
-    let (give, take) = channel();
-    std::thread::spawn(move || {
-        let (home, pi) = home_and_pi(suite);
-        pi.copy_folder("tests/compose/constructs", FOLDER);
-        let plan = PLAN.replace("\"COMPOSE\"", "");
-        pi.write(&format!("{FOLDER}/homelab.toml"), &plan);
-        pi.homelab(&format!("network-up --config {FOLDER}/homelab.toml"))
-            .exits(0);
-        // The receiver is gone when the test that asked is.
-        let _ = give.send((home, pi));
-        let _ = ended.recv();
-    });
-    take.recv().expect("the server boots")
-}
-
-/// A server on loan; one that a failed test used is handed on too.
-struct Loan<'a> {
-    shared: &'a Shared,
-    server: Option<(Home, Server)>,
-}
-
-impl Drop for Loan<'_> {
-    fn drop(&mut self) {
-        if let Some(server) = self.server.take() {
-            self.shared.give_back(server);
-        }
-    }
-}
-
-fn compare(suite: &'static str, name: &str) {
-    let shared = shared(suite);
-    let loan = Loan {
-        shared: &shared,
-        server: Some(shared.take(suite)),
-    };
-    // A test that failed leaves containers behind, which the next one removes.
-    let (_, pi) = loan.server.as_ref().expect("it is on loan");
-    pi.sh("docker ps -aq | xargs -r docker rm -fv >/dev/null; docker volume ls -q | xargs -r docker volume rm >/dev/null");
+fn compare(suite: &str, name: &str) {
+    let loan = borrow_prepared(suite, prepare);
+    let (_, pi) = loan.parts();
     let mut files = vec![format!("{name}.yml")];
     let over = format!("{name}.override.yml");
     let constructs = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/compose/constructs");
@@ -160,19 +90,21 @@ fn compare(suite: &'static str, name: &str) {
     }
     let options: Vec<String> = files.iter().map(|file| format!("-f {file}")).collect();
     let options = options.join(" ");
+    // Compose itself: `docker compose` asks every plugin for its name first.
     pi.sh(&format!(
-        "cd {FOLDER} && docker compose -p ref --env-file vars.env {options} create 2>&1"
+        "cd {FOLDER} && PATH=$PATH:/usr/libexec/docker/cli-plugins:/usr/lib/docker/cli-plugins; \
+         docker-compose -p ref --env-file vars.env {options} create 2>&1"
     ));
     let theirs = inspected(pi, "ref");
-    pi.sh("docker ps -aq | xargs -r docker rm -fv >/dev/null");
+    pi.remove_containers();
     let mut plan = PLAN.replace("\"COMPOSE\"", &format!("\"{}\"", files.join("\", \"")));
     // A planned address: who gets a free one has the LAN asked first, which takes more than a second.
     if name != "scale" {
         plan += "[services.x]\naddress = { prod = \"192.168.1.210\" }\n";
     }
-    pi.write(&format!("{FOLDER}/homelab.toml"), &plan);
+    pi.write(PLAN_FILE, &plan);
     // What does not start, for want of a controller of the lab's kernel, was made all the same.
-    let run = pi.homelab(&format!("env-up --env prod --config {FOLDER}/homelab.toml"));
+    let run = pi.homelab(&format!("env-up --env prod --config {PLAN_FILE}"));
     let ours = inspected(pi, "homelab-prod");
     assert!(!theirs.is_empty());
     assert_eq!(
@@ -194,7 +126,7 @@ fn compare(suite: &'static str, name: &str) {
     }
     // A second run has nothing to make.
     if run.status == Some(0) {
-        let again = pi.homelab(&format!("env-up --env prod --config {FOLDER}/homelab.toml"));
+        let again = pi.homelab(&format!("env-up --env prod --config {PLAN_FILE}"));
         again.exits(0).says("nothing to do");
     }
 }
@@ -202,23 +134,25 @@ fn compare(suite: &'static str, name: &str) {
 /// The containers of a Compose project by service and number, as far as they are to be equal.
 fn inspected(pi: &Server, project: &str) -> BTreeMap<String, Value> {
     let list = pi.sh(&format!(
-        "docker ps -aq --filter label=com.docker.compose.project={project} | xargs -r docker inspect"
+        "curl -s --unix-socket /run/docker.sock \
+         'http://d/containers/json?all=1&filters=%7B%22label%22:%5B%22com.docker.compose.project={project}%22%5D%7D' | \
+         jq -r '.[] | \"http://d/containers/\\(.Id)/json\"' | xargs -r curl -s --unix-socket /run/docker.sock"
     ));
-    let all: Vec<Value> = serde_json::from_str(&list).unwrap_or_default();
+    let all = serde_json::Deserializer::from_str(&list).into_iter::<Value>();
+    let all = all.map(|container| container.expect("the Engine answers"));
     let labels = |container: &Value, name: &str| {
         let label = &container["Config"]["Labels"][format!("com.docker.compose.{name}")];
         label.as_str().unwrap_or_default().to_owned()
     };
-    all.into_iter()
-        .map(|container| {
-            let name = format!(
-                "{} {}",
-                labels(&container, "service"),
-                labels(&container, "container-number")
-            );
-            (name, effective(&container, project))
-        })
-        .collect()
+    all.map(|container| {
+        let name = format!(
+            "{} {}",
+            labels(&container, "service"),
+            labels(&container, "container-number")
+        );
+        (name, effective(&container, project))
+    })
+    .collect()
 }
 
 /// What a container is like, without names, labels of tools, and the network.
@@ -358,6 +292,8 @@ fn every_construct_has_a_test() {
         .filter(|name| !name.contains('.'))
         .collect();
     files.sort();
-    assert_eq!(files, NAMES);
+    let mut names = NAMES.to_vec();
+    names.sort_unstable();
+    assert_eq!(files, names);
     assert!(NAMES.len() >= 40);
 }

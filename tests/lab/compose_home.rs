@@ -1,24 +1,29 @@
 //! The example home, whose services stand in a Compose file: up in both environments, and what changes lead to.
 
-use crate::home::{Home, Server};
-use crate::{home_and_pi, lan, on_every_engine};
+use crate::home::Server;
+use crate::pool::{Loan, borrow};
+use crate::{lan, tests};
 
-on_every_engine!(
-    the_example_home_comes_up_in_both_environments
-    only_what_the_engine_is_told_makes_a_container_anew
-    a_container_that_does_not_start_leaves_the_old_one
-    what_others_wait_for_is_waited_for
-    options_of_env_up_do_what_compose_does
-    ctrl_c_leaves_a_consistent_state
-);
+tests! {
+    every engine:
+        the_example_home_comes_up_in_both_environments
+        a_container_that_does_not_start_leaves_the_old_one;
+    one engine:
+        only_what_the_engine_is_told_makes_a_container_anew
+        what_others_wait_for_is_waited_for
+        options_of_env_up_do_what_compose_does
+        ctrl_c_leaves_a_consistent_state
+}
 
 const FOLDER: &str = "/etc/homelab";
 
-fn example(suite: &str) -> (Home, Server) {
-    let (home, pi) = home_and_pi(suite);
+/// A shared server with the example home on it, and its network up.
+fn example(suite: &str) -> Loan {
+    let loan = borrow(suite);
+    let (_, pi) = loan.parts();
     pi.copy_folder("tests/home", FOLDER);
     pi.homelab("network-up").exits(0);
-    (home, pi)
+    loan
 }
 
 fn change(pi: &Server, file: &str, from: &str, to: &str) {
@@ -29,7 +34,8 @@ fn change(pi: &Server, file: &str, from: &str, to: &str) {
 }
 
 fn the_example_home_comes_up_in_both_environments(suite: &str) {
-    let (home, pi) = example(suite);
+    let loan = example(suite);
+    let (home, pi) = loan.parts();
     for (env, base, services) in [("prod", 200, 12), ("preprod", 230, 11)] {
         pi.homelab(&format!("env-up --env {env} --wait"))
             .exits(0)
@@ -134,32 +140,33 @@ fn renewed(before: &[(String, String)], after: &[(String, String)]) -> Vec<Strin
 }
 
 fn only_what_the_engine_is_told_makes_a_container_anew(suite: &str) {
-    let (_home, pi) = example(suite);
+    let loan = example(suite);
+    let (_home, pi) = loan.parts();
     pi.homelab("env-up").exits(0);
-    let mut before = ids(&pi);
+    let mut before = ids(pi);
     let mut expect = |what: &str, names: &[&str]| {
         pi.homelab("env-up").exits(0);
-        let after = ids(&pi);
+        let after = ids(pi);
         assert_eq!(renewed(&before, &after), names, "{what}");
         before = after;
     };
     change(
-        &pi,
+        pi,
         "docker-compose.application.yml",
         "  whoami:\n",
         "  # a comment\n  whoami:\n",
     );
     change(
-        &pi,
+        pi,
         "docker-compose.application.yml",
         "profiles: [backup]",
         "profiles: [save]",
     );
     expect("a comment and a profile", &[]);
-    change(&pi, "secrets/db_password", "swordfish", "password1");
+    change(pi, "secrets/db_password", "swordfish", "password1");
     expect("the content of a secret that is a file", &["db-preprod"]);
     change(
-        &pi,
+        pi,
         "env/.env.preprod",
         "APP_TOKEN=\"token",
         "APP_TOKEN=\"ticket",
@@ -169,7 +176,7 @@ fn only_what_the_engine_is_told_makes_a_container_anew(suite: &str) {
         &["app-preprod"],
     );
     change(
-        &pi,
+        pi,
         "docker-compose.application.yml",
         "listener 1883",
         "listener 1884",
@@ -177,18 +184,13 @@ fn only_what_the_engine_is_told_makes_a_container_anew(suite: &str) {
     expect("the content of a config", &["mqtt-preprod"]);
     pi.write(&format!("{FOLDER}/env/grafana.env"), "GF=1\n");
     expect("an env file that was not there", &["grafana-preprod"]);
-    change(&pi, "common.yml", "soft: 1024", "soft: 1000");
+    change(pi, "common.yml", "soft: 1024", "soft: 1000");
     expect("what a service extends", &["zigbee-preprod"]);
-    change(
-        &pi,
-        "docker-compose.application.yml",
-        "size=16m",
-        "size=17m",
-    );
+    change(pi, "docker-compose.application.yml", "size=16m", "size=17m");
     expect("a service that is not enabled here", &[]);
     pi.sh("tar -C /srv/image -c . | docker import -c 'LABEL new=yes' - lab/web:2");
     change(
-        &pi,
+        pi,
         "docker-compose.application.yml",
         "  pihole:\n    <<: *page\n",
         "  pihole:\n    <<: *page\n    image: lab/web:2\n",
@@ -200,12 +202,13 @@ fn only_what_the_engine_is_told_makes_a_container_anew(suite: &str) {
 }
 
 fn a_container_that_does_not_start_leaves_the_old_one(suite: &str) {
-    let (home, pi) = example(suite);
+    let loan = example(suite);
+    let (home, pi) = loan.parts();
     pi.homelab("env-up whoami").exits(0);
-    let before = ids(&pi);
+    let before = ids(pi);
     // It can be made, but what it runs is not there.
     change(
-        &pi,
+        pi,
         "docker-compose.application.yml",
         "environment: {<<: *page-environment, PAGE: whoami}",
         "environment: {<<: *page-environment, PAGE: whoami}\n    entrypoint: [nonsense]",
@@ -214,7 +217,7 @@ fn a_container_that_does_not_start_leaves_the_old_one(suite: &str) {
         .exits(1)
         .says("nonsense")
         .says("the old container `whoami-preprod` was started again");
-    assert_eq!(ids(&pi), before);
+    assert_eq!(ids(pi), before);
     assert_eq!(
         home.laptop.page(lan(230)).as_deref(),
         Some("whoami of preprod")
@@ -226,15 +229,15 @@ fn a_container_that_does_not_start_leaves_the_old_one(suite: &str) {
     );
     // It cannot even be made.
     change(
-        &pi,
+        pi,
         "docker-compose.application.yml",
         "entrypoint: [nonsense]",
         "working_dir: /x\n    runtime: nowhere",
     );
     pi.homelab("env-up whoami").exits(1).says("nowhere");
-    assert_eq!(ids(&pi), before);
+    assert_eq!(ids(pi), before);
     change(
-        &pi,
+        pi,
         "docker-compose.application.yml",
         "runtime: nowhere",
         "user: \"0\"",
@@ -286,10 +289,11 @@ services:
 "#;
 
 fn what_others_wait_for_is_waited_for(suite: &str) {
-    let (_home, pi) = example(suite);
+    let loan = example(suite);
+    let (_home, pi) = loan.parts();
     pi.write(&format!("{FOLDER}/docker-compose.application.yml"), ORDER);
     change(
-        &pi,
+        pi,
         "homelab.toml",
         "[env.preprod.services.jellyfin]\nenabled = false\n",
         "",
@@ -318,7 +322,7 @@ fn what_others_wait_for_is_waited_for(suite: &str) {
         .exits(1)
         .says("not ready after 1 seconds: `slow-preprod`");
     // One that has done its work counts, and is not started again for those who waited for it.
-    change(&pi, "docker-compose.application.yml", "exit 4", "exit 0");
+    change(pi, "docker-compose.application.yml", "exit 4", "exit 0");
     pi.homelab("env-up second --wait").exits(0);
     assert!(started("second"));
     pi.homelab("env-up second --wait")
@@ -334,11 +338,12 @@ fn what_others_wait_for_is_waited_for(suite: &str) {
 }
 
 fn options_of_env_up_do_what_compose_does(suite: &str) {
-    let (_home, pi) = example(suite);
+    let loan = example(suite);
+    let (_home, pi) = loan.parts();
     pi.homelab("env-up whoami mqtt").exits(0);
-    let before = ids(&pi);
+    let before = ids(pi);
     pi.homelab("env-up whoami --force-recreate").exits(0);
-    assert_eq!(renewed(&before, &ids(&pi)), ["whoami-preprod"]);
+    assert_eq!(renewed(&before, &ids(pi)), ["whoami-preprod"]);
     // There is no registry: what is to be pulled always cannot be.
     pi.homelab("env-up whoami --pull always")
         .exits(1)
@@ -346,11 +351,11 @@ fn options_of_env_up_do_what_compose_does(suite: &str) {
     pi.homelab("env-up whoami --pull never")
         .exits(0)
         .says("nothing to do");
-    change(&pi, "env/.env.preprod", "lab/web:1", "lab/web:3");
+    change(pi, "env/.env.preprod", "lab/web:1", "lab/web:3");
     pi.homelab("env-up whoami --pull never")
         .exits(1)
         .says("image `lab/web:3` is not on this machine, and is not to be pulled");
-    change(&pi, "env/.env.preprod", "lab/web:3", "lab/web:1");
+    change(pi, "env/.env.preprod", "lab/web:3", "lab/web:1");
     // A profile is active when it is named by the file, by a variable, or by its service.
     pi.homelab("env-up backup --no-deps").exits(0);
     pi.homelab("env-down backup").exits(0);
@@ -391,11 +396,12 @@ services:
 "#;
 
 fn ctrl_c_leaves_a_consistent_state(suite: &str) {
-    let (_home, pi) = example(suite);
+    let loan = example(suite);
+    let (_home, pi) = loan.parts();
     let compose = format!("{FOLDER}/docker-compose.application.yml");
     pi.write(&compose, &SLOW.replace("VERSION", "1"));
     change(
-        &pi,
+        pi,
         "homelab.toml",
         "[env.preprod.services.jellyfin]\nenabled = false\n",
         "",
@@ -433,24 +439,24 @@ fn ctrl_c_leaves_a_consistent_state(suite: &str) {
     pi.sh("docker exec slow-preprod touch /ready");
     pi.homelab("env-up patient").exits(0);
     // What changes something is carried to its end: the old one takes four seconds to stop.
-    let before = ids(&pi);
+    let before = ids(pi);
     pi.write(&compose, &SLOW.replace("VERSION", "2"));
     let replacing = ["replacing container stubborn"];
     // timeout(1) sends its signal to the process and to its group: that is one.
     let twice = "kill -INT $pid; sleep 0.1; kill -INT $pid;";
     let said = interrupted("stubborn", &replacing, twice);
     assert!(said.starts_with("0\n"), "{said}");
-    assert_eq!(renewed(&before, &ids(&pi)), ["stubborn-preprod"]);
+    assert_eq!(renewed(&before, &ids(pi)), ["stubborn-preprod"]);
     pi.homelab("env-up").exits(0).says("nothing to do");
     // Pressed again later it ends at once, and the next run goes on.
-    let before = ids(&pi);
+    let before = ids(pi);
     pi.write(&compose, &SLOW.replace("VERSION", "3"));
     let again = "kill -INT $pid; sleep 1; kill -INT $pid;";
     let said = interrupted("stubborn", &replacing, again);
     assert!(said.starts_with("130\n"), "{said}");
     assert!(!said.contains("replaced"), "{said}");
     pi.homelab("env-up stubborn").exits(0);
-    assert_eq!(renewed(&before, &ids(&pi)), ["stubborn-preprod"]);
+    assert_eq!(renewed(&before, &ids(pi)), ["stubborn-preprod"]);
     assert_eq!(pi.sh("docker ps -aq | wc -l"), "3\n");
     pi.homelab("env-up").exits(0).says("nothing to do");
     pi.sh("docker kill stubborn-preprod");

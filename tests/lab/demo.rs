@@ -58,8 +58,13 @@ fn main() {
     pi.power_off();
     pi.boot();
     wait_for("the services", Duration::from_secs(20), || {
-        home.laptop.page(Ipv4Addr::new(192, 168, 1, 231)).is_some()
-            && home.laptop.page(Ipv4Addr::new(192, 168, 1, 201)).is_some()
+        home.laptop
+            .page_now(Ipv4Addr::new(192, 168, 1, 231))
+            .is_some()
+            && home
+                .laptop
+                .page_now(Ipv4Addr::new(192, 168, 1, 201))
+                .is_some()
     });
     show(&pi, "status");
     matrix(&home, &pi);
@@ -101,7 +106,8 @@ fn matrix(home: &Home, pi: &Server) {
         .collect();
     println!("    {:<16}{}", "from \\ to", heads.join(" "));
     let host_row = |host: &Host, name: &str| {
-        let seen = targets.map(|(_, last)| host.page(Ipv4Addr::new(192, 168, 1, last)).is_some());
+        let seen =
+            targets.map(|(_, last)| host.page_now(Ipv4Addr::new(192, 168, 1, last)).is_some());
         row(name, &seen);
     };
     host_row(&home.laptop, "laptop");

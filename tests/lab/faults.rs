@@ -1,11 +1,22 @@
 //! What happens when homelab is killed, or when something else breaks what it made.
 
-use crate::home::Server;
-use crate::{PLAN, home_and_pi, lan, on_every_engine};
+use crate::home::{SOON, Server, wait_for};
+use crate::pool::borrow;
+use crate::shim::journal;
+use crate::{PLAN, home_and_pi, lan, tests};
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
-on_every_engine!(killed_at_any_step_and_run_again what_is_missing_is_put_back containers_that_die_are_reported after_a_reboot_network_up_brings_the_shim_back);
+tests! {
+    every engine:
+        killed_at_any_step_and_run_again
+        what_is_missing_is_put_back
+        after_a_reboot_network_up_brings_the_shim_back;
+    one engine:
+        containers_that_die_are_reported
+        without_its_parent_the_shim_lets_docker_start
+}
 
 /// Runs homelab and kills it as soon as it has said that so many steps are done.
 fn kill_after(pi: &Server, line: &str, steps: usize) {
@@ -26,32 +37,33 @@ fn kill_after(pi: &Server, line: &str, steps: usize) {
     child.kill().expect("it is ours");
     child.wait().expect("it ends");
     // The Engine finishes a request although nobody waits for it any more, and nobody types that fast.
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    std::thread::sleep(Duration::from_millis(300));
 }
 
 fn killed_at_any_step_and_run_again(suite: &str) {
-    let (_home, pi) = home_and_pi(suite);
+    let loan = borrow(suite);
+    let (_home, pi) = loan.parts();
     let before = pi.leftovers();
     for steps in 0..=8 {
-        kill_after(&pi, "network-up", steps);
+        kill_after(pi, "network-up", steps);
         pi.homelab("network-up").exits(0);
         pi.homelab("network-up --dry-run").exits(0);
-        kill_after(&pi, "network-down", steps / 2);
+        kill_after(pi, "network-down", steps / 2);
         pi.homelab("network-down").exits(0);
         assert_eq!(pi.leftovers(), before, "killed after {steps} steps");
     }
     // Also straight from up to down.
     for steps in 0..=8 {
-        kill_after(&pi, "network-up", steps);
+        kill_after(pi, "network-up", steps);
         pi.homelab("network-down").exits(0);
         assert_eq!(pi.leftovers(), before, "killed after {steps} steps");
     }
     pi.homelab("network-up").exits(0);
     for steps in 0..=5 {
-        kill_after(&pi, "env-up", steps);
+        kill_after(pi, "env-up", steps);
         pi.homelab("env-up").exits(0);
         pi.homelab("env-up --dry-run").exits(0);
-        kill_after(&pi, "env-down", steps);
+        kill_after(pi, "env-down", steps);
         pi.homelab("env-down").exits(0);
     }
     pi.homelab("network-down").exits(0);
@@ -59,7 +71,8 @@ fn killed_at_any_step_and_run_again(suite: &str) {
 }
 
 fn what_is_missing_is_put_back(suite: &str) {
-    let (home, pi) = home_and_pi(suite);
+    let loan = borrow(suite);
+    let (home, pi) = loan.parts();
     pi.homelab("network-up").exits(0);
     pi.homelab("env-up whoami").exits(0);
     for damage in [
@@ -98,7 +111,8 @@ fn what_is_missing_is_put_back(suite: &str) {
 }
 
 fn containers_that_die_are_reported(suite: &str) {
-    let (_home, pi) = home_and_pi(suite);
+    let loan = borrow(suite);
+    let (_home, pi) = loan.parts();
     pi.homelab("network-up").exits(0);
     let plan = format!(
         "{PLAN}\n[services.broken]\nimage = \"lab/web:1\"\n\
@@ -173,4 +187,33 @@ fn after_a_reboot_network_up_brings_the_shim_back(suite: &str) {
         home.laptop.page(lan(230)).as_deref(),
         Some("whoami of preprod")
     );
+}
+
+/// A minute of waiting is the same on every engine, so one has to do.
+fn without_its_parent_the_shim_lets_docker_start(suite: &str) {
+    let (home, mut pi) = home_and_pi(suite);
+    pi.homelab("shim install").exits(0);
+    pi.homelab("network-up").exits(0);
+    pi.power_off();
+    pi.unplug();
+    let begun = Instant::now();
+    pi.boot();
+    let waited = begun.elapsed();
+    assert!(
+        waited > Duration::from_secs(55),
+        "Docker was started after {waited:?}"
+    );
+    let log = journal(&pi);
+    assert!(log.contains("what waits for it starts without it"), "{log}");
+    // It comes when the parent does, and says what that means for an engine whose networks stand on parent links.
+    home.plug_in(&pi.host, "pi", "192.168.1.204");
+    wait_for("the shim", SOON, || {
+        pi.try_sh("ip route | grep -q 192.168.1.192/26").is_ok()
+    });
+    let log = journal(&pi);
+    assert!(
+        log.contains("Docker was started without the parent links"),
+        "{log}"
+    );
+    pi.homelab("network-up").exits(0).says("nothing to do");
 }

@@ -1,23 +1,66 @@
 //! Environments that cannot reach each other.
 
-use crate::home::Server;
-use crate::{PLAN, home_and_pi, lan, on_every_engine};
+use crate::home::{SOON, Server, wait_for};
+use crate::{PLAN, home_and_pi, lan, tests};
+use std::time::Instant;
 
-on_every_engine!(environments_are_kept_apart slices_follow_the_plan what_would_undo_the_isolation_is_refused without_isolation_environments_reach_each_other);
+tests! {
+    every engine:
+        environments_are_kept_apart
+        slices_follow_the_plan
+        what_would_undo_the_isolation_is_refused
+        without_isolation_environments_reach_each_other;
+    one engine:
+}
 
 /// Whether a container gets an answer, by that protocol, from that address.
 pub fn reaches(pi: &Server, container: &str, protocol: &str, last: u8) -> bool {
+    answers(pi, container, &[(protocol, last)]) == [true]
+}
+
+/// Whether it gets one soon: who has just been started may not listen yet.
+pub fn comes_to_reach(pi: &Server, container: &str, protocol: &str, last: u8) -> bool {
+    let begun = Instant::now();
+    while begun.elapsed() < SOON {
+        if reaches(pi, container, protocol, last) {
+            return true;
+        }
+    }
+    false
+}
+
+/// Who answers of several at once, because who is not answered waits for two seconds.
+fn answers(pi: &Server, container: &str, probes: &[(&str, u8)]) -> Vec<bool> {
+    let lines = probes.iter().enumerate().map(|(number, (protocol, last))| {
+        let line = probe(protocol, *last);
+        format!("{{ {line}; }} >/dev/null 2>&1 && echo {number} &\n")
+    });
+    let script: String = lines.collect();
+    pi.write(
+        &format!("/run/probes-{container}"),
+        &format!("{script}wait\n"),
+    );
+    let answered = pi.try_sh(&format!(
+        "docker exec -i {container} busybox timeout 15 sh </run/probes-{container}"
+    ));
+    let answered = answered.unwrap_or_default();
+    let answered: Vec<&str> = answered.lines().collect();
+    let numbers = 0..probes.len();
+    numbers
+        .map(|number| answered.contains(&number.to_string().as_str()))
+        .collect()
+}
+
+fn probe(protocol: &str, last: u8) -> String {
     let address = lan(last);
-    let line = match protocol {
+    match protocol {
         "tcp" => format!("busybox timeout 2 wget -q -O /dev/null http://{address}/"),
         "udp" => format!(
             "perl -MIO::Socket::INET -e '$s = IO::Socket::INET->new(PeerAddr => \"{address}:5353\", Proto => \"udp\"); \
              alarm 2; $s->send(\"question\") or exit 1; $s->recv($b, 99); exit($b ne \"question\")'"
         ),
         _ => format!("ping -c 1 -W 2 {address}"),
-    };
-    pi.try_sh(&format!("timeout 5 docker exec {container} {line}"))
-        .is_ok()
+    }
 }
 
 /// A service that answers datagrams, in both environments.
@@ -38,44 +81,74 @@ fn import_perl(pi: &Server) {
 }
 
 /// Everything that must be reached is, and nothing else.
-#[track_caller]
 pub fn check_apart(pi: &Server, when: &str) {
-    for (own, other, own_store, other_page, other_echo) in [
-        ("prod", "preprod", 201, 230, 232),
-        ("preprod", "prod", 231, 200, 202),
-    ] {
-        let container = format!("echo-{own}");
-        for (protocol, last) in [
-            ("tcp", other_page),
-            ("udp", other_echo),
-            ("ping", other_page),
-        ] {
-            assert!(
-                !reaches(pi, &container, protocol, last),
-                "{own} reaches {other} by {protocol} {when}"
-            );
-        }
-        let own_echo = if own == "prod" { 202 } else { 232 };
-        for (protocol, last, what) in [
-            ("tcp", 1, "the gateway"),
-            ("ping", 1, "the gateway"),
-            ("ping", 50, "the laptop"),
-            ("ping", 204, "the host"),
-            ("ping", 254, "the shim"),
-            ("tcp", own_store, "its own environment"),
-            ("udp", own_echo, "its own environment"),
-            ("ping", own_store, "its own environment"),
-        ] {
-            assert!(
-                reaches(pi, &container, protocol, last),
-                "{own} does not reach {what} by {protocol} {when}"
-            );
-        }
-        let page = pi.sh(&format!(
-            "docker exec {container} busybox timeout 2 wget -q -O - http://store/"
-        ));
-        assert_eq!(page, format!("store of {own}\n"), "by name {when}");
+    // Who is blocked is so while both environments work.
+    for check in [check_reached, check_blocked] {
+        std::thread::scope(|scope| {
+            scope.spawn(|| check(pi, "prod", when));
+            scope.spawn(|| check(pi, "preprod", when));
+        });
     }
+}
+
+/// Who has just been started may not listen yet, so who does not answer is asked again.
+fn check_reached(pi: &Server, own: &str, when: &str) {
+    let container = format!("echo-{own}");
+    let (store, echo) = if own == "prod" {
+        (201, 202)
+    } else {
+        (231, 232)
+    };
+    let mut left = vec![
+        ("tcp", 1, "the gateway"),
+        ("ping", 1, "the gateway"),
+        ("ping", 50, "the laptop"),
+        ("ping", 204, "the host"),
+        ("ping", 254, "the shim"),
+        ("tcp", store, "its own environment"),
+        ("udp", echo, "its own environment"),
+        ("ping", store, "its own environment"),
+    ];
+    let begun = Instant::now();
+    while let Some((protocol, _, what)) = left.first() {
+        assert!(
+            begun.elapsed() < SOON,
+            "{own} does not reach {what} by {protocol} {when}"
+        );
+        let probes: Vec<(&str, u8)> = left
+            .iter()
+            .map(|(protocol, last, _)| (*protocol, *last))
+            .collect();
+        let mut answered = answers(pi, &container, &probes).into_iter();
+        left.retain(|_| answered.next() == Some(false));
+    }
+    let by_name = format!("docker exec {container} busybox timeout 2 wget -q -O - http://store/");
+    let mut page = String::new();
+    wait_for("a page by name", SOON, || {
+        page = pi.try_sh(&by_name).unwrap_or_default();
+        !page.is_empty()
+    });
+    assert_eq!(page, format!("store of {own}\n"), "by name {when}");
+}
+
+fn check_blocked(pi: &Server, own: &str, when: &str) {
+    let (page, echo) = if own == "prod" {
+        (230, 232)
+    } else {
+        (200, 202)
+    };
+    // The gateway shows that the container could ask.
+    let probes = [("ping", 1), ("tcp", page), ("udp", echo), ("ping", page)];
+    let mut answered = Vec::new();
+    wait_for("the gateway", SOON, || {
+        answered = answers(pi, &format!("echo-{own}"), &probes);
+        answered.first() == Some(&true)
+    });
+    assert_eq!(
+        answered,
+        [true, false, false, false],
+        "{own} reaches the other environment, of {probes:?}, {when}"
+    );
 }
 
 pub fn both_environments(pi: &Server) {
@@ -168,7 +241,7 @@ fn slices_follow_the_plan(suite: &str) {
         "the third reaches preproduction"
     );
     assert!(
-        reaches(&pi, "third", "ping", 204),
+        comes_to_reach(&pi, "third", "ping", 204),
         "the third reaches the host"
     );
     assert!(
@@ -257,7 +330,7 @@ fn without_isolation_environments_reach_each_other(suite: &str) {
     for (container, last) in [("whoami-prod", 230), ("whoami-preprod", 200)] {
         for protocol in ["tcp", "ping"] {
             assert!(
-                reaches(&pi, container, protocol, last),
+                comes_to_reach(&pi, container, protocol, last),
                 "{container} by {protocol}"
             );
         }
@@ -268,7 +341,7 @@ fn without_isolation_environments_reach_each_other(suite: &str) {
         .exits(0)
         .says("removed file /etc/systemd/system/homelab-prod.slice");
     pi.homelab("network-up").exits(0).says("nothing to do");
-    assert!(reaches(&pi, "whoami-prod", "tcp", 230));
+    assert!(comes_to_reach(&pi, "whoami-prod", "tcp", 230));
     assert_eq!(
         pi.sh("systemctl list-units --all --plain --no-legend 'homelab-*.slice'"),
         ""

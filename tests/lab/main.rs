@@ -17,6 +17,7 @@ mod faults;
 mod home;
 mod isolation;
 mod main_job;
+mod pool;
 mod refusals;
 mod services;
 mod shim;
@@ -29,15 +30,24 @@ use std::path::Path;
 /// The plan of these tests.
 const PLAN: &str = include_str!("homelab.toml");
 
-/// One test for each engine.
-macro_rules! on_every_engine {
-    ($($name:ident)*) => {
-        mod engine_20_10 { $(#[test] #[ignore = "needs root and the lab: run tests/all.sh"] fn $name() { super::$name("bookworm"); })* }
-        mod engine_26_1 { $(#[test] #[ignore = "needs root and the lab: run tests/all.sh"] fn $name() { super::$name("trixie"); })* }
-        mod engine_28_5 { $(#[test] #[ignore = "needs root and the lab: run tests/all.sh"] fn $name() { super::$name("sid"); })* }
+/// Tests of functions that take a suite. What depends on the engine, its systemd or its Compose is tested with each, and the
+/// rest with the engine of Debian's stable release.
+macro_rules! tests {
+    (every engine: $($every:ident)*; one engine: $($one:ident)*) => {
+        mod engine_20_10 { $(crate::tests!("bookworm", $every);)* }
+        mod engine_26_1 { $(crate::tests!("trixie", $every);)* $(crate::tests!("trixie", $one);)* }
+        mod engine_28_5 { $(crate::tests!("sid", $every);)* }
+    };
+    ($suite:literal, $name:ident) => {
+        #[test]
+        #[ignore = "needs root and the lab: run tests/all.sh"]
+        fn $name() {
+            let _pool = crate::pool::open();
+            super::$name($suite);
+        }
     };
 }
-pub(crate) use on_every_engine;
+pub(crate) use tests;
 
 /// A home and its Raspberry Pi, with the plan and the image `lab/web:1` on it.
 fn home_and_pi(suite: &str) -> (Home, Server) {

@@ -1,13 +1,22 @@
 //! From nothing to both environments and back.
 
 use crate::home::Server;
-use crate::{home_and_pi, lan, on_every_engine};
+use crate::pool::borrow;
+use crate::{lan, tests};
 use std::collections::BTreeSet;
 
-on_every_engine!(programs_read_json up_and_down_again the_shim_is_what_the_four_commands_make one_answer_for_one_address);
+tests! {
+    every engine:
+        up_and_down_again;
+    one engine:
+        programs_read_json
+        the_shim_is_what_the_four_commands_make
+        one_answer_for_one_address
+}
 
 fn up_and_down_again(suite: &str) {
-    let (home, pi) = home_and_pi(suite);
+    let loan = borrow(suite);
+    let (home, pi) = loan.parts();
     let before = pi.leftovers();
 
     pi.homelab("check").exits(0);
@@ -72,7 +81,7 @@ fn up_and_down_again(suite: &str) {
         ids,
         "a second run changes nothing"
     );
-    check_hardware_addresses(&pi);
+    check_hardware_addresses(pi);
     if suite != "bookworm" {
         let listed = pi.sh("docker compose -p homelab-prod ps --services");
         let services: BTreeSet<&str> = listed.lines().collect();
@@ -111,7 +120,8 @@ fn check_hardware_addresses(pi: &Server) {
 }
 
 fn the_shim_is_what_the_four_commands_make(suite: &str) {
-    let (_home, pi) = home_and_pi(suite);
+    let loan = borrow(suite);
+    let (_home, pi) = loan.parts();
     let show = || {
         let text = pi.sh("ip -d link show homelab-shim; ip -4 addr show homelab-shim; ip route show dev homelab-shim");
         // What they forgot: the hardware address, the mark, the preferred source. The index is the kernel's.
@@ -163,7 +173,8 @@ fn the_shim_is_what_the_four_commands_make(suite: &str) {
 /// ARP flux: with two links on one LAN a laptop would get two answers for each address of the host, and could remember
 /// the one that goes away.
 fn one_answer_for_one_address(suite: &str) {
-    let (home, pi) = home_and_pi(suite);
+    let loan = borrow(suite);
+    let (home, pi) = loan.parts();
     pi.homelab("network-up").exits(0);
     let own = pi.sh("cat /sys/class/net/eth0/address").trim().to_owned();
     for address in ["192.168.1.204", "192.168.1.254"] {
@@ -180,7 +191,8 @@ fn one_answer_for_one_address(suite: &str) {
 }
 
 fn programs_read_json(suite: &str) {
-    let (_home, pi) = home_and_pi(suite);
+    let loan = borrow(suite);
+    let (_home, pi) = loan.parts();
     let events = |line: &str, status: i32| {
         let run = pi.homelab(&format!("{line} --json --quiet")).exits(status);
         if status != 1 {

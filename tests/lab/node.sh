@@ -1,11 +1,11 @@
 #!/bin/bash
 # A home server: systemd as PID 1, Docker Engine and cgroup v2, in namespaces of its own. Stays in the foreground as long
 # as the server runs, and takes everything in it along when it is killed.
-#   node.sh ROOT DIR PID     boot ROOT in the network namespace of process PID; what it writes goes to DIR
+#   node.sh ROOT LAYER DIR PID     boot ROOT, with LAYER over it, in the network namespace of process PID; what it writes goes to DIR
 set -euo pipefail
 
 if [ "$1" != inside ]; then
-  root=$(realpath "$1") dir=$(realpath "$2") pid=$3
+  root=$(realpath "$1") layer=$(realpath "$2") dir=$(realpath "$3") pid=$4
   cgroup=/sys/fs/cgroup/unified
   [ -d "$cgroup" ] || cgroup=/sys/fs/cgroup
   cgroup=$cgroup/homelab-lab-$$
@@ -15,13 +15,13 @@ if [ "$1" != inside ]; then
   mkdir -p "$dir"/{upper,work,merged,docker,containerd}
   # The parent is whoever asked for the server: when it dies, so does the server.
   exec setpriv --pdeathsig KILL nsenter --net=/proc/"$pid"/ns/net \
-    unshare --mount --pid --fork --uts --ipc --cgroup --kill-child --propagation private bash "$0" inside "$root" "$dir"
+    unshare --mount --pid --fork --uts --ipc --cgroup --kill-child --propagation private bash "$0" inside "$root" "$layer" "$dir"
 fi
 
-root=$2 dir=$3 new=$3/merged
+root=$2 layer=$3 dir=$4 new=$4/merged
 # The engine's own overlays cannot lie on another one, so its folders are real ones.
-mount -t overlay -o "lowerdir=$root,upperdir=$dir/upper,workdir=$dir/work" overlay "$new" ||
-  { [ -e "$new/etc" ] || cp -a "$root/." "$new"; mount --bind "$new" "$new"; }
+mount -t overlay -o "lowerdir=$layer:$root,upperdir=$dir/upper,workdir=$dir/work" overlay "$new" ||
+  { [ -e "$new/etc" ] || cp -a "$root/." "$layer/." "$new"; mount --bind "$new" "$new"; }
 cd "$new"
 for folder in docker containerd; do
   mkdir -p var/lib/$folder
@@ -32,6 +32,11 @@ mount -t sysfs sysfs sys
 mount -t cgroup2 cgroup2 sys/fs/cgroup
 mount -t bpf bpf sys/fs/bpf
 mount -t tmpfs -o mode=755 tmpfs run
+# Generators make units for disks, terminals and swap at every reload; the home has none of these.
+mkdir -p run/systemd/system-generators
+for generator in usr/lib/systemd/system-generators/*; do
+  ln -s /dev/null "run/systemd/system-generators/${generator##*/}"
+done
 mount -t tmpfs tmpfs tmp
 mount -t tmpfs -o mode=755 tmpfs dev
 for device in null zero full random urandom tty; do

@@ -1,13 +1,21 @@
 //! What homelab refuses, in its own words, with everything left as it was.
 
 use crate::home::Home;
-use crate::{PLAN, home_and_pi, lan, on_every_engine};
+use crate::pool::borrow;
+use crate::{PLAN, home_and_pi, lan, tests};
 use std::path::Path;
 
-on_every_engine!(what_is_not_ours_is_left_alone the_machine_must_be_fit the_parent_may_be_a_bridge);
+tests! {
+    every engine:
+        the_parent_may_be_a_bridge;
+    one engine:
+        what_is_not_ours_is_left_alone
+        the_machine_must_be_fit
+}
 
 fn what_is_not_ours_is_left_alone(suite: &str) {
-    let (_home, pi) = home_and_pi(suite);
+    let loan = borrow(suite);
+    let (_home, pi) = loan.parts();
     let mut before = String::new();
     let mut refuse = |damage: &str, says: &str, line: &str, undo: &str| {
         pi.sh(damage);
@@ -202,6 +210,7 @@ fn the_parent_may_be_a_bridge(suite: &str) {
 #[test]
 #[ignore = "needs root and the lab: run tests/all.sh"]
 fn two_hosts_share_one_file() {
+    let _pool = crate::pool::open();
     let home = Home::new(Path::new(env!("CARGO_BIN_EXE_homelab")));
     let pi = home.server("trixie", "pi", "192.168.1.204");
     let n100 = home.server("sid", "n100", "192.168.1.10");

@@ -1,9 +1,16 @@
 //! The keys of a service, as the Engine has them in the end.
 
 use crate::home::Server;
-use crate::{PLAN, home_and_pi, on_every_engine};
+use crate::pool::borrow;
+use crate::{PLAN, home_and_pi, tests};
 
-on_every_engine!(every_key_reaches_the_container a_missing_image_is_pulled a_registry_may_want_a_login);
+tests! {
+    every engine:
+        every_key_reaches_the_container
+        a_missing_image_is_pulled
+        a_registry_may_want_a_login;
+    one engine:
+}
 
 const SERVICES: &str = r#"
 [services.full]
@@ -40,7 +47,8 @@ env_file    = "full.env"
 "#;
 
 fn every_key_reaches_the_container(suite: &str) {
-    let (_home, pi) = home_and_pi(suite);
+    let loan = borrow(suite);
+    let (_home, pi) = loan.parts();
     // The runc of bookworm wants capabilities for a privileged container that a root without all of them cannot give.
     let privileged = suite != "bookworm";
     let services = SERVICES.replace("= true\nenv_file", &format!("= {privileged}\nenv_file"));

@@ -1,16 +1,25 @@
 //! The shim as a service.
 
-use crate::home::{Server, wait_for};
+use crate::home::{BOOT, SOON, Server, wait_for};
 use crate::isolation::{ECHO, both_environments, check_apart};
-use crate::{PLAN, home_and_pi, lan, on_every_engine};
-use std::sync::Arc;
+use crate::{PLAN, home_and_pi, lan, tests};
 use std::time::{Duration, Instant};
 
-on_every_engine!(the_service_comes_and_goes the_other_commands_get_along_with_the_service what_disappears_comes_back_at_once whoever_fights_is_given_way after_a_reboot_everything_is_as_before the_parent_may_be_late network_managers_leave_the_shim_alone);
+tests! {
+    every engine:
+        the_service_comes_and_goes
+        after_a_reboot_everything_is_as_before
+        the_parent_may_be_late
+        network_managers_leave_the_shim_alone;
+    one engine:
+        the_other_commands_get_along_with_the_service
+        what_disappears_comes_back_at_once
+        whoever_fights_is_given_way
+}
 
-const UNIT: &str = "homelab-shim.service";
+pub const UNIT: &str = "homelab-shim.service";
 
-fn journal(pi: &Server) -> String {
+pub fn journal(pi: &Server) -> String {
     pi.sh(&format!("journalctl -b -o cat --no-pager -u {UNIT}"))
 }
 
@@ -120,7 +129,7 @@ fn the_other_commands_get_along_with_the_service(suite: &str) {
         .exits(0)
         .says("stopped unit homelab-shim.service");
     assert_eq!(
-        page(),
+        pi.host.page_now(lan(230)),
         None,
         "without a shim the host does not reach its containers"
     );
@@ -206,7 +215,9 @@ fn what_disappears_comes_back_at_once(suite: &str) {
         eprintln!("{suite}: back after {:3} ms: {damage}", took.as_millis());
     }
     let took = repaired_after(&pi, "ip link del eth0", || {
-        std::thread::sleep(Duration::from_secs(2));
+        wait_for("the shim to miss its parent", SOON, || {
+            journal(&pi).contains("waiting: there is no parent interface `eth0` yet")
+        });
         home.plug_in(&pi.host, "pi", "192.168.1.204");
     });
     eprintln!(
@@ -275,14 +286,16 @@ fn whoever_fights_is_given_way(suite: &str) {
         pi.try_sh("ip route | grep -q 192.168.1.192/26").is_ok()
     });
     pi.sh(&format!("systemctl is-active {UNIT}"));
-    pi.sh(&format!("kill -9 $(systemctl show -P MainPID {UNIT})"));
+    let main_pid = || pi.sh(&format!("systemctl show -P MainPID {UNIT}"));
+    let killed = main_pid();
+    pi.sh(&format!("kill -9 {killed}"));
     assert!(
         pi.sh("ip route").contains("192.168.1.192/26"),
         "the links outlive it"
     );
-    std::thread::sleep(Duration::from_millis(500));
-    wait_for("the service", Duration::from_secs(10), || {
+    wait_for("the service", SOON, || {
         pi.try_sh(&format!("systemctl is-active {UNIT}")).as_deref() == Ok("active\n")
+            && main_pid() != killed
     });
 }
 
@@ -301,7 +314,7 @@ fn check_services(home: &crate::home::Home, pi: &Server) {
             wait_for(
                 &format!(".{last} to answer {from}"),
                 Duration::from_secs(15),
-                || host.page(lan(last)).as_deref() == Some(page),
+                || host.page_now(lan(last)).as_deref() == Some(page),
             );
         }
     }
@@ -376,56 +389,31 @@ fn the_parent_may_be_late(suite: &str) {
     both_environments(&pi);
     pi.power_off();
     pi.unplug();
-    let home_in_thread = &home;
-    let plugged = std::thread::scope(|scope| {
-        let host = Arc::clone(&pi.host);
-        let plug = scope.spawn(move || {
-            std::thread::sleep(Duration::from_secs(10));
-            home_in_thread.plug_in(&host, "pi", "192.168.1.204");
-        });
-        pi.boot();
-        plug.is_finished()
+    pi.switch_on();
+    let waiting = "waiting: there is no parent interface `eth0` yet";
+    wait_for("the shim to wait for its parent", BOOT, || {
+        pi.is_on()
+            && pi
+                .try_sh(&format!("journalctl -b -o cat --no-pager -u {UNIT}"))
+                .is_ok_and(|log| log.contains(waiting))
     });
-    assert!(plugged, "Docker waited for the shim");
+    // Nothing else keeps Docker from being started by then.
+    wait_for("Docker's turn", BOOT, || {
+        let jobs = pi.sh("systemctl list-jobs --no-legend --no-pager");
+        let mut others = jobs.lines().filter(|job| !job.contains(UNIT));
+        others.all(|job| job.trim_end().ends_with("waiting"))
+    });
+    assert!(
+        pi.try_sh("systemctl is-active docker").is_err(),
+        "Docker waits for the shim"
+    );
+    home.plug_in(&pi.host, "pi", "192.168.1.204");
+    pi.wait_for_docker();
     check_services(&home, &pi);
     check_order(&pi);
     let log = journal(&pi);
-    assert!(
-        log.contains("waiting: there is no parent interface `eth0` yet"),
-        "{log}"
-    );
+    assert!(log.contains(waiting), "{log}");
     check_apart(&pi, "after the parent was late");
-}
-
-/// A minute of waiting is the same on every engine, so one has to do.
-#[test]
-#[ignore = "needs root and the lab: run tests/all.sh"]
-fn without_its_parent_the_shim_lets_docker_start() {
-    let (home, mut pi) = home_and_pi("trixie");
-    pi.homelab("shim install").exits(0);
-    pi.homelab("network-up").exits(0);
-    pi.power_off();
-    pi.unplug();
-    let begun = Instant::now();
-    pi.boot();
-    let waited = begun.elapsed();
-    assert!(
-        waited > Duration::from_secs(55),
-        "Docker was started after {waited:?}"
-    );
-    let log = journal(&pi);
-    assert!(log.contains("what waits for it starts without it"), "{log}");
-    // It comes when the parent does, and says what that means for an engine whose networks stand on parent links.
-    home.plug_in(&pi.host, "pi", "192.168.1.204");
-    wait_for("the shim", Duration::from_secs(10), || {
-        pi.try_sh("ip route | grep -q 192.168.1.192/26").is_ok()
-    });
-    let log = journal(&pi);
-    assert!(
-        log.contains("Docker was started without the parent links"),
-        "{log}"
-    );
-    pi.homelab("network-up").exits(0).says("nothing to do");
 }
 
 fn network_managers_leave_the_shim_alone(suite: &str) {
@@ -446,7 +434,12 @@ fn network_managers_leave_the_shim_alone(suite: &str) {
     };
     let shim = whole();
     assert!(shim.contains("192.168.1.254/32"), "{shim}");
-    pi.sh("systemctl restart systemd-networkd; sleep 2");
+    pi.sh("systemctl restart systemd-networkd");
+    wait_for("networkd to look at its links", SOON, || {
+        // It goes on with a link that it manages.
+        let links = pi.sh("networkctl list docker0 homelab-shim --no-pager --no-legend");
+        links.contains("unmanaged") && links.contains("configur")
+    });
     assert!(
         pi.sh("networkctl list homelab-shim --no-pager")
             .contains("unmanaged"),
@@ -465,8 +458,16 @@ fn network_managers_leave_the_shim_alone(suite: &str) {
     assert!(pi.sh("cat /etc/dhcpcd.conf").starts_with(
         "# homelab: begin\ndenyinterfaces homelab-shim hl-prod hl-preprod\n# homelab: end\nnodev\n"
     ));
-    // Left to itself it gives every link an address of its own after a while.
-    pi.sh("dhcpcd -b 2>/dev/null; sleep 12");
+    // Left to itself it gives every link an address of its own after a while: these two ends of a cable as well.
+    pi.sh("ip link add witness type veth peer name other; ip link set witness up; ip link set other up");
+    pi.sh("dhcpcd -b 2>/dev/null");
+    for link in ["witness", "other"] {
+        wait_for("dhcpcd to give a link an address", BOOT, || {
+            pi.sh(&format!("ip -4 addr show dev {link}"))
+                .contains("169.254.")
+        });
+    }
+    pi.sh("ip link del witness");
     assert_eq!(whole(), shim);
     assert_eq!(
         journal(&pi).matches("added route").count(),
@@ -480,16 +481,12 @@ fn network_managers_leave_the_shim_alone(suite: &str) {
 }
 
 /// Sid has no network-manager at times, so these are two tests.
-#[test]
-#[ignore = "needs root and the lab: run tests/all.sh"]
-fn networkmanager_of_bookworm_leaves_the_shim_alone() {
-    networkmanager_leaves_the_shim_alone("bookworm");
+mod of_bookworm {
+    crate::tests!("bookworm", networkmanager_leaves_the_shim_alone);
 }
 
-#[test]
-#[ignore = "needs root and the lab: run tests/all.sh"]
-fn networkmanager_of_trixie_leaves_the_shim_alone() {
-    networkmanager_leaves_the_shim_alone("trixie");
+mod of_trixie {
+    crate::tests!("trixie", networkmanager_leaves_the_shim_alone);
 }
 
 fn networkmanager_leaves_the_shim_alone(suite: &str) {
@@ -499,11 +496,12 @@ fn networkmanager_leaves_the_shim_alone(suite: &str) {
         .exits(0)
         .says("reloaded unit NetworkManager.service");
     let managed = |link: &str| {
-        pi.sh(&format!(
+        pi.try_sh(&format!(
             "nm=org.freedesktop.NetworkManager; \
              device=$(busctl call $nm /org/freedesktop/NetworkManager $nm GetDeviceByIpIface s {link} | cut -d'\"' -f2); \
              busctl get-property $nm $device $nm.Device Managed"
         ))
+        .unwrap_or_default()
     };
     wait_for("NetworkManager", Duration::from_secs(10), || {
         managed("docker0") == "b true\n"

@@ -1,11 +1,19 @@
 //! What is proved with packets, and what is shown on one screen.
 
 use crate::home::Server;
-use crate::isolation::{both_environments, check_apart, reaches};
-use crate::{PLAN, home_and_pi, lan, on_every_engine};
+use crate::isolation::{both_environments, check_apart, comes_to_reach, reaches};
+use crate::pool::borrow;
+use crate::{PLAN, home_and_pi, lan, tests};
 use std::collections::BTreeSet;
 
-on_every_engine!(verify_proves_what_is_and_finds_what_is_wrong verify_without_isolation_or_containers two_servers_share_one_file status_shows_what_differs);
+tests! {
+    every engine:
+        verify_proves_what_is_and_finds_what_is_wrong;
+    one engine:
+        verify_without_isolation_or_containers
+        two_servers_share_one_file
+        status_shows_what_differs
+}
 
 /// From, to and what was seen, of every pair that differs.
 fn differences(pi: &Server, status: i32) -> BTreeSet<String> {
@@ -102,7 +110,8 @@ fn verify_proves_what_is_and_finds_what_is_wrong(suite: &str) {
 }
 
 fn verify_without_isolation_or_containers(suite: &str) {
-    let (_home, pi) = home_and_pi(suite);
+    let loan = borrow(suite);
+    let (_home, pi) = loan.parts();
     pi.homelab("verify")
         .exits(0)
         .says("environment `prod` runs nothing on this host");
@@ -113,11 +122,11 @@ fn verify_without_isolation_or_containers(suite: &str) {
     pi.homelab("network-up").exits(0);
     pi.homelab("env-up").exits(0);
     pi.homelab("env-up --env prod").exits(0);
-    assert_eq!(differences(&pi, 0), pairs([]));
+    assert_eq!(differences(pi, 0), pairs([]));
     // The plan says something else now, and nobody did anything about it.
     pi.write("/etc/homelab/homelab.toml", PLAN);
     assert_eq!(
-        differences(&pi, 3),
+        differences(pi, 3),
         pairs(["preprod to prod: reached", "prod to preprod: reached"])
     );
     // A container that does not answer proves nothing.
@@ -173,7 +182,7 @@ fn two_servers_share_one_file(suite: &str) {
     ] {
         for protocol in ["tcp", "ping"] {
             assert!(
-                reaches(server, container, protocol, reached),
+                comes_to_reach(server, container, protocol, reached),
                 "{container} reaches .{reached} by {protocol}"
             );
             assert!(
@@ -183,7 +192,7 @@ fn two_servers_share_one_file(suite: &str) {
         }
         for host in [204, 10, 254, 253] {
             assert!(
-                reaches(server, container, "ping", host),
+                comes_to_reach(server, container, "ping", host),
                 "{container} reaches .{host}"
             );
         }
