@@ -237,7 +237,7 @@ fn status_shows_what_differs(suite: &str) {
     for (damage, says, cure) in [
         (
             "docker stop -t 0 whoami-prod",
-            "container whoami-prod: it does not run",
+            "container whoami-prod: its state is exited, planned is running",
             "homelab env-up --env prod",
         ),
         (
