@@ -257,7 +257,7 @@ fn all_that_run() -> Vec<(Case, Diff)> {
 #[test]
 fn every_case_has_its_steps() {
     for case in all() {
-        let expected = snapbox::Data::read_from(&case.steps, None);
+        let expected = snapbox::Data::read_from(&case.steps, None).raw();
         snapbox::Assert::new()
             .action_env("SNAPSHOTS")
             .eq(text_of(case.diff()), expected);
