@@ -381,7 +381,9 @@ fn nothing_is_left_to_do_when_all_steps_are_done() {
     );
 }
 
-/// What must be the same however a run came to its end: everything, but for the order in which it was made and for ids.
+/// What must be the same however a run came to its end: everything, the pools of networks and the addresses of containers
+/// too, for these are chosen by the plan and not by the order of the steps. Only the order in which things were made may
+/// differ, and with it the ids that the Engine gave them.
 fn without_order_and_ids(state: &State) -> State {
     let mut state = state.clone();
     state.links.sort_by(|a, b| a.name.cmp(&b.name));
