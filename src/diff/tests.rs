@@ -1,7 +1,9 @@
-//! The cases under tests/cases, each a folder: the command line, the plan (`homelab.toml`, else the one beside the
-//! folders), the observed state, and the steps that must come of it. `SNAPSHOTS=overwrite cargo test` writes the steps.
+//! The cases under tests/cases, each a folder: the command line, the observed state, the plan (the folder's own, the one
+//! that the state names, else the one beside the folders), and the steps that must come of them.
+//! `SNAPSHOTS=overwrite cargo test` writes the steps.
 
 mod machine;
+mod states;
 
 use super::step::{Action, LinkAction, UnitAction};
 use super::{Diff, PullPhase, Request, Selection, Step, diff};
@@ -14,7 +16,7 @@ use crate::plan::{CompleteService, Env, Plan, PullPolicy};
 use crate::report;
 use crate::state::State;
 use clap::Parser as _;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 fn read(path: &Path) -> String {
@@ -26,15 +28,52 @@ fn cases() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases")
 }
 
-fn compile(folder: &Path) -> Plan {
-    let own = folder.join("homelab.toml");
-    let path = if own.exists() {
-        own
-    } else {
-        cases().join("homelab.toml")
-    };
-    let files = PlanFiles::new(read(&path));
-    let compose = folder.join("compose.yml");
+/// A folder, read.
+struct Case {
+    /// The name of the folder, which says what the case is about.
+    name: String,
+    command: String,
+    plan: Plan,
+    /// What it starts from.
+    state: State,
+    /// The file of the steps.
+    steps: PathBuf,
+}
+
+impl Case {
+    fn read(folder: &Path) -> Self {
+        let (plan, state) = states::read(&cases(), &folder.join("state.toml"));
+        let own = folder.join("homelab.toml");
+        let file = match plan {
+            Some(name) => states::named(&cases(), "plans", &name),
+            None if own.exists() => own,
+            None => cases().join("homelab.toml"),
+        };
+        Self {
+            name: folder
+                .file_name()
+                .map(|name| name.to_string_lossy().into_owned())
+                .unwrap_or_default(),
+            command: read(&folder.join("command")).trim().to_owned(),
+            plan: compile(&file, &folder.join("compose.yml")),
+            state,
+            steps: folder.join("steps"),
+        }
+    }
+
+    /// What the command comes to.
+    fn diff(&self) -> Result<Diff, Error> {
+        diff_with(self, &self.state)
+    }
+
+    /// Whether the command does something however often it runs.
+    fn is_repeated(&self) -> bool {
+        self.command.contains("--force-recreate") || self.command.contains("--pull always")
+    }
+}
+
+fn compile(file: &Path, compose: &Path) -> Plan {
+    let files = PlanFiles::new(read(file));
     if !compose.exists() {
         return files.plan();
     }
@@ -42,22 +81,17 @@ fn compile(folder: &Path) -> Plan {
         ("prod", "ENV=prod\nENV_ADDRESS=201\n"),
         ("preprod", "ENV=preprod\nENV_ADDRESS=231\n"),
     ];
-    files.compose(&read(&compose)).env_files(&addresses).plan()
-}
-
-fn state_of(folder: &Path) -> State {
-    toml::from_str(&read(&folder.join("state.toml")))
-        .unwrap_or_else(|error| unreachable!("{}: {error}", folder.display()))
-}
-
-fn diff_of(folder: &Path) -> Result<Diff, Error> {
-    diff_with(folder, &state_of(folder))
+    files.compose(&read(compose)).env_files(&addresses).plan()
 }
 
 /// What the command of a case comes to when this is the state.
-fn diff_with(folder: &Path, state: &State) -> Result<Diff, Error> {
-    let plan = compile(folder);
-    let line = read(&folder.join("command"));
+fn diff_with(case: &Case, state: &State) -> Result<Diff, Error> {
+    let Case {
+        name: case_name,
+        command: line,
+        plan,
+        ..
+    } = case;
     let words = std::iter::once("homelab").chain(line.split_whitespace());
     let cli = Cli::try_parse_from(words).unwrap_or_else(|error| unreachable!("{error}"));
     let host = match &cli.global.host {
@@ -65,12 +99,12 @@ fn diff_with(folder: &Path, state: &State) -> Result<Diff, Error> {
         None => plan.host_at(&state.own_addresses()),
     };
     let Some(host) = host else {
-        unreachable!("{}: no host", folder.display())
+        unreachable!("{case_name}: no host")
     };
     let select = |options: &Environment| -> (Vec<String>, &Env) {
         let name = options.env.as_deref().or(plan.default_env.as_deref());
         let env = name.and_then(|name| plan.env(name));
-        let env = env.unwrap_or_else(|| unreachable!("{}: no environment", folder.display()));
+        let env = env.unwrap_or_else(|| unreachable!("{case_name}: no environment"));
         (options.services.clone(), env)
     };
     let request = match &cli.command {
@@ -84,14 +118,14 @@ fn diff_with(folder: &Path, state: &State) -> Result<Diff, Error> {
                 force_recreate: up.force_recreate,
                 no_deps: up.no_deps,
                 pull: up.pull.map(PullPolicy::from),
-                ..Selection::whole(&plan, env, host)
+                ..Selection::whole(plan, env, host)
             };
             let services = selection.with_dependencies().into_iter().cloned();
             let services: Vec<CompleteService> =
                 services.map(CompleteService::without_files).collect();
             let result = |pulls| {
                 let selection = Selection { pulls, ..selection };
-                diff(&Request::EnvUp(&selection, &services), &plan, state)
+                diff(&Request::EnvUp(&selection, &services), plan, state)
             };
             if up.environment.change.dry_run {
                 return result(PullPhase::Planned);
@@ -107,15 +141,15 @@ fn diff_with(folder: &Path, state: &State) -> Result<Diff, Error> {
             let selection = Selection {
                 named: &named,
                 remove_orphans: options.remove_orphans,
-                ..Selection::whole(&plan, env, host)
+                ..Selection::whole(plan, env, host)
             };
-            return diff(&Request::EnvDown(&selection), &plan, state);
+            return diff(&Request::EnvDown(&selection), plan, state);
         }
         Command::Shim(Shim::Up(_)) => Request::ShimUp(host),
         Command::Shim(Shim::Down(_)) => Request::ShimDown,
         Command::Shim(Shim::Install(_)) => Request::ShimInstall(host, unit(&host.name)),
         Command::Shim(Shim::Uninstall(_)) => Request::ShimUninstall,
-        Command::Shim(Shim::Run(_)) => return kept(folder, state),
+        Command::Shim(Shim::Run(_)) => return kept(plan, state),
         Command::Check
         | Command::Status
         | Command::Verify
@@ -124,7 +158,7 @@ fn diff_with(folder: &Path, state: &State) -> Result<Diff, Error> {
         | Command::Config(_)
         | Command::Probe(_) => unreachable!("{line} has no diff"),
     };
-    diff(&request, &plan, state)
+    diff(&request, plan, state)
 }
 
 /// The parent links that the installed unit was told of.
@@ -142,21 +176,20 @@ fn unit(host: &str) -> ShimUnit<'_> {
 }
 
 /// What the running unit does about its links.
-fn kept(folder: &Path, state: &State) -> Result<Diff, Error> {
-    let plan = compile(folder);
+fn kept(plan: &Plan, state: &State) -> Result<Diff, Error> {
     let host = plan.host_at(&state.own_addresses());
-    let host = host.unwrap_or_else(|| unreachable!("{}: no host", folder.display()));
-    diff(&Request::ShimRun(host, &parent_links(state)), &plan, state)
+    let host = host.unwrap_or_else(|| unreachable!("this machine is no host of the plan"));
+    diff(&Request::ShimRun(host, &parent_links(state)), plan, state)
 }
 
 /// Carries a step out; what the unit does when it starts and stops is done too.
-fn carry_out(folder: &Path, step: &Step, state: &mut State) {
+fn carry_out(plan: &Plan, step: &Step, state: &mut State) {
     let shim = |name: &String| name == SHIM_UNIT;
     if let Action::Unit(UnitAction::Stop { name } | UnitAction::Restart { name }) = &step.action
         && shim(name)
     {
         let links = parent_links(state);
-        let released = diff(&Request::ShimRelease(&links), &compile(folder), state);
+        let released = diff(&Request::ShimRelease(&links), plan, state);
         for step in released.unwrap_or_default().steps {
             let Action::Link(LinkAction::Delete { name }) = step.action else {
                 unreachable!("{step:?}")
@@ -170,7 +203,7 @@ fn carry_out(folder: &Path, step: &Step, state: &mut State) {
     if let Action::Unit(UnitAction::Start { name } | UnitAction::Restart { name }) = &step.action
         && shim(name)
     {
-        let steps = kept(folder, state).unwrap_or_else(|error| unreachable!("{error}"));
+        let steps = kept(plan, state).unwrap_or_else(|error| unreachable!("{error}"));
         for step in steps.steps {
             machine::carry_out(&step, state);
         }
@@ -194,130 +227,202 @@ fn text_of(result: Result<Diff, Error>) -> String {
     text + "\n"
 }
 
-fn folders() -> Vec<PathBuf> {
+fn all() -> Vec<Case> {
     let mut folders: Vec<PathBuf> = std::fs::read_dir(cases())
         .into_iter()
         .flatten()
         .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.is_dir())
+        .filter(|path| path.join("command").exists())
         .collect();
     folders.sort();
-    folders
+    assert!(
+        folders.len() >= 159,
+        "only {} cases were found",
+        folders.len()
+    );
+    folders.iter().map(|folder| Case::read(folder)).collect()
+}
+
+/// The cases whose command is carried out, with what it comes to. So many that a mistake that refuses all is noticed.
+fn all_that_run() -> Vec<(Case, Diff)> {
+    let run: Vec<(Case, Diff)> = all()
+        .into_iter()
+        .filter_map(|case| Some((case.diff().ok()?, case)))
+        .map(|(diff, case)| (case, diff))
+        .collect();
+    assert!(run.len() >= 120, "only {} commands run", run.len());
+    run
 }
 
 #[test]
 fn every_case_has_its_steps() {
-    let folders = folders();
-    assert!(
-        folders.len() > 30,
-        "only {} cases were found",
-        folders.len()
-    );
-    for folder in folders {
-        let steps = text_of(diff_of(&folder));
-        let expected = snapbox::Data::read_from(&folder.join("steps"), None);
+    for case in all() {
+        let expected = snapbox::Data::read_from(&case.steps, None).raw();
         snapbox::Assert::new()
             .action_env("SNAPSHOTS")
-            .eq(steps, expected);
+            .eq(text_of(case.diff()), expected);
     }
 }
 
 #[test]
-fn every_step_waits_only_for_earlier_ones() {
-    for folder in folders() {
-        for (index, step) in diff_of(&folder)
-            .unwrap_or_default()
-            .steps
-            .iter()
-            .enumerate()
-        {
-            assert_eq!(step.id, index + 1);
-            assert!(step.after.iter().all(|id| *id < step.id), "{step:?}");
+fn every_shared_state_and_plan_is_used() {
+    let texts: Vec<String> = all()
+        .iter()
+        .map(|case| read(&case.steps.with_file_name("state.toml")))
+        .chain(
+            names("states")
+                .iter()
+                .map(|name| read(&states::named(&cases(), "states", name))),
+        )
+        .collect();
+    for (key, folder) in [("like", "states"), ("plan", "plans")] {
+        for name in names(folder) {
+            let line = format!("{key} = \"{name}\"");
+            assert!(
+                texts
+                    .iter()
+                    .any(|text| text.lines().any(|found| found == line)),
+                "no case says {line}"
+            );
         }
     }
 }
 
+/// The names of the files that cases share.
+fn names(folder: &str) -> Vec<String> {
+    std::fs::read_dir(cases().join(folder))
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| {
+            Some(
+                entry
+                    .ok()?
+                    .path()
+                    .file_stem()?
+                    .to_string_lossy()
+                    .into_owned(),
+            )
+        })
+        .collect()
+}
+
+#[test]
+fn every_step_waits_only_for_earlier_ones() {
+    for (_, diff) in all_that_run() {
+        for (index, step) in diff.steps.iter().enumerate() {
+            assert_eq!(step.id, index + 1);
+            let mut awaited = step.after.iter().chain(&step.after_end);
+            assert!(awaited.all(|id| *id < step.id), "{step:?}");
+        }
+    }
+}
+
+#[test]
+fn there_are_steps_exactly_when_something_differs() {
+    for (case, diff) in all_that_run() {
+        // These are done because they were asked for: they go past what differs, or against the unit that would repair it.
+        if case.is_repeated() || case.name == "shim-down-with-the-service" {
+            continue;
+        }
+        assert_eq!(
+            diff.steps.is_empty(),
+            diff.differences.is_empty(),
+            "{}: {:?}",
+            case.name,
+            diff.differences
+        );
+    }
+}
+
 /// Carries out some of the steps, each when those that it waits for are done, in an order and to an end that `seed` says.
-fn carry_out_some(folder: &Path, diff: &Diff, state: &mut State, seed: usize) {
+fn carry_out_some(plan: &Plan, diff: &Diff, state: &mut State, seed: usize) {
     let mut done: BTreeSet<usize> = BTreeSet::new();
     let end = seed % (diff.steps.len() + 1);
     for turn in 0..end {
         let is_ready = |step: &&Step| {
-            !done.contains(&step.id) && step.after.iter().all(|id| done.contains(id))
+            let mut awaited = step.after.iter().chain(&step.after_end);
+            !done.contains(&step.id) && awaited.all(|id| done.contains(id))
         };
         let ready: Vec<&Step> = diff.steps.iter().filter(is_ready).collect();
         let Some(step) = ready.get((seed / 7 + turn * 31) % ready.len().max(1)) else {
             unreachable!("the steps wait for each other");
         };
-        carry_out(folder, step, state);
+        carry_out(plan, step, state);
         done.insert(step.id);
     }
 }
 
-/// Whether a command does something however often it runs.
-fn is_repeated(folder: &Path) -> bool {
-    let line = read(&folder.join("command"));
-    line.contains("--force-recreate") || line.contains("--pull always")
-}
-
-/// Carries out all that there is to do, after which nothing may be left.
-fn finish(folder: &Path, state: &mut State) {
-    let diff = diff_with(folder, state);
-    let diff = diff.unwrap_or_else(|error| unreachable!("{}: {error}", folder.display()));
+/// Carries out all that there is to do, and says what is left.
+fn finish(case: &Case, state: &mut State) -> Vec<Step> {
+    let name = &case.name;
+    let diff = diff_with(case, state).unwrap_or_else(|error| unreachable!("{name}: {error}"));
     for step in &diff.steps {
-        carry_out(folder, step, state);
+        carry_out(&case.plan, step, state);
     }
-    let left = diff_with(folder, state).map(|diff| diff.steps);
-    assert_eq!(left, Ok(Vec::new()), "{}", folder.display());
+    let left = diff_with(case, state).unwrap_or_else(|error| unreachable!("{name}: {error}"));
+    left.steps
 }
 
 #[test]
 fn nothing_is_left_to_do_when_all_steps_are_done() {
-    for folder in folders() {
-        if diff_of(&folder).is_ok() && !is_repeated(&folder) {
-            finish(&folder, &mut state_of(&folder));
+    let mut repeated = 0;
+    for (case, _) in all_that_run() {
+        let left = finish(&case, &mut case.state.clone());
+        if case.is_repeated() {
+            assert!(!left.is_empty(), "{}: it is done only once", case.name);
+            repeated += 1;
+        } else {
+            assert_eq!(left, Vec::new(), "{}", case.name);
         }
     }
+    assert_eq!(
+        repeated, 2,
+        "commands that do something however often they run"
+    );
+}
+
+/// What must be the same however a run came to its end: everything, the pools of networks and the addresses of containers
+/// too, for these are chosen by the plan and not by the order of the steps. Only the order in which things were made may
+/// differ, and with it the ids that the Engine gave them.
+fn without_order_and_ids(state: &State) -> State {
+    let mut state = state.clone();
+    state.links.sort_by(|a, b| a.name.cmp(&b.name));
+    state
+        .routes
+        .sort_by_key(|route| (route.destination, route.metric));
+    state.systemd.slices.sort_by(|a, b| a.name.cmp(&b.name));
+    let docker = &mut state.docker;
+    docker.volumes.sort();
+    docker.networks.sort_by(|a, b| a.name.cmp(&b.name));
+    docker.containers.sort_by(|a, b| a.name.cmp(&b.name));
+    for network in &mut docker.networks {
+        network.id.clear();
+    }
+    for container in &mut docker.containers {
+        container.id.clear();
+        for endpoint in container.networks.values_mut() {
+            endpoint.network_id.clear();
+        }
+    }
+    state
 }
 
 #[test]
 fn a_run_that_was_killed_anywhere_can_be_run_again() {
-    for folder in folders() {
-        let Ok(diff) = diff_of(&folder) else { continue };
-        if is_repeated(&folder) {
+    for (case, diff) in all_that_run() {
+        if case.is_repeated() {
             continue;
         }
-        let mut whole = state_of(&folder);
-        finish(&folder, &mut whole);
+        let mut whole = case.state.clone();
+        finish(&case, &mut whole);
         for seed in 0..40 {
-            let mut state = state_of(&folder);
-            carry_out_some(&folder, &diff, &mut state, seed);
-            finish(&folder, &mut state);
-            let links = |state: &State| -> BTreeMap<String, String> {
-                let all = state.links.iter();
-                all.map(|link| (link.name.clone(), format!("{link:?}")))
-                    .collect()
-            };
-            assert_eq!(links(&state), links(&whole), "{}: {seed}", folder.display());
-            let pools = |state: &State| -> BTreeMap<String, String> {
-                let all = state.docker.networks.iter();
-                all.map(|n| (n.name.clone(), format!("{:?} {:?}", n.parent, n.pools)))
-                    .collect()
-            };
-            assert_eq!(
-                pools(&state).into_keys().collect::<Vec<_>>(),
-                pools(&whole).into_keys().collect::<Vec<_>>()
-            );
-            let containers = |state: &State| -> BTreeSet<(String, String)> {
-                let all = state.docker.containers.iter();
-                all.map(|c| (c.name.clone(), c.state.clone())).collect()
-            };
-            assert_eq!(
-                containers(&state),
-                containers(&whole),
-                "{}: {seed}",
-                folder.display()
-            );
+            let mut state = case.state.clone();
+            carry_out_some(&case.plan, &diff, &mut state, seed);
+            let left = finish(&case, &mut state);
+            assert_eq!(left, Vec::new(), "{}: {seed}", case.name);
+            let (found, expected) = (without_order_and_ids(&state), without_order_and_ids(&whole));
+            let expected = snapbox::Data::text(format!("{expected:#?}")).raw();
+            snapbox::Assert::new().eq(format!("{found:#?}"), expected);
         }
     }
 }
