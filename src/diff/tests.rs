@@ -7,7 +7,7 @@ mod states;
 
 use super::step::{Action, LinkAction, UnitAction};
 use super::{Diff, PullPhase, Request, Selection, Step, diff};
-use crate::cli::{Cli, Command, Environment, Shim};
+use crate::cli::{Cli, Command, Environment, Shim, Up};
 use crate::error::{Diagnostic, Error};
 use crate::plan::naming::SHIM_UNIT;
 use crate::plan::tests::PlanFiles;
@@ -114,27 +114,9 @@ fn diff_with(case: &Case, state: &State) -> Result<Diff, Error> {
             let (named, env) = select(&up.environment);
             let selection = Selection {
                 named: &named,
-                remove_orphans: up.environment.remove_orphans,
-                force_recreate: up.force_recreate,
-                no_deps: up.no_deps,
-                pull: up.pull.map(PullPolicy::from),
                 ..Selection::whole(plan, env, host)
             };
-            let services = selection.with_dependencies().into_iter().cloned();
-            let services: Vec<CompleteService> =
-                services.map(CompleteService::without_files).collect();
-            let result = |pulls| {
-                let selection = Selection { pulls, ..selection };
-                diff(&Request::EnvUp(&selection, &services), plan, state)
-            };
-            if up.environment.change.dry_run {
-                return result(PullPhase::Planned);
-            }
-            // The command carries out the first before it looks again.
-            let pulls = result(PullPhase::Alone)?;
-            let mut diff = result(PullPhase::Done)?;
-            diff.warnings.splice(0..0, pulls.warnings);
-            return Ok(diff);
+            return env_up(up, selection, state);
         }
         Command::EnvDown(options) => {
             let (named, env) = select(options);
@@ -159,6 +141,34 @@ fn diff_with(case: &Case, state: &State) -> Result<Diff, Error> {
         | Command::Probe(_) => unreachable!("{line} has no diff"),
     };
     diff(&request, plan, state)
+}
+
+/// What env-up comes to: its pulls are carried out before it looks again.
+fn env_up(up: &Up, whole: Selection, state: &State) -> Result<Diff, Error> {
+    let selection = Selection {
+        remove_orphans: up.environment.remove_orphans,
+        force_recreate: up.force_recreate,
+        no_deps: up.no_deps,
+        pull: up.pull.map(PullPolicy::from),
+        ..whole
+    };
+    let services = selection.with_dependencies().into_iter().cloned();
+    let services: Vec<CompleteService> = services.map(CompleteService::without_files).collect();
+    let result = |pulls| {
+        let selection = Selection { pulls, ..selection };
+        diff(
+            &Request::EnvUp(&selection, &services),
+            selection.plan,
+            state,
+        )
+    };
+    if up.environment.change.dry_run {
+        return result(PullPhase::Planned);
+    }
+    let pulls = result(PullPhase::Alone)?;
+    let mut diff = result(PullPhase::Done)?;
+    diff.warnings.splice(0..0, pulls.warnings);
+    Ok(diff)
 }
 
 /// The parent links that the installed unit was told of.

@@ -2,8 +2,8 @@
 
 use crate::diff::Step;
 use crate::diff::step::{
-    Action, ContainerAction, ImageAction, LinkAction, NetworkAction, NewContainer, UnitAction,
-    VolumeAction,
+    Action, ContainerAction, ImageAction, LinkAction, NetworkAction, NewContainer, NewNetwork,
+    UnitAction, VolumeAction,
 };
 use crate::plan::naming::{
     LABEL_COMPOSE_NETWORK, LABEL_ENVIRONMENT, LABEL_FINGERPRINT, LABEL_SERVICE, SHIM_UNIT,
@@ -69,15 +69,7 @@ fn ask_kernel(action: &LinkAction, state: &mut State) {
             link(state, name, &|link| link.addresses.push(*address));
         }
         LinkAction::SetUp { name } => {
-            let mac = state.link(name).and_then(|link| link.mac);
-            let mut others = state
-                .links
-                .iter()
-                .filter(|other| other.name != *name && other.up);
-            assert!(
-                !others.any(|other| other.mac == mac),
-                "two links, one address"
-            );
+            assert_own_address(name, &state.links);
             link(state, name, &|link| (link.up, link.carrier) = (true, true));
         }
         LinkAction::AddRoute(route) => {
@@ -94,6 +86,17 @@ fn ask_kernel(action: &LinkAction, state: &mut State) {
         }
         LinkAction::DeleteRoute(route) => state.routes.retain(|found| found != route),
     }
+}
+
+/// The kernel lets no two macvlan links of one hardware address be up.
+fn assert_own_address(name: &str, links: &[Link]) {
+    let own = links.iter().find(|link| link.name == name);
+    let mac = own.and_then(|link| link.mac);
+    let mut others = links.iter().filter(|other| other.name != name && other.up);
+    assert!(
+        !others.any(|other| other.mac == mac),
+        "two links, one address"
+    );
 }
 
 fn ask_systemd(action: &UnitAction, systemd: &mut Systemd) {
@@ -142,36 +145,40 @@ fn ask_systemd(action: &UnitAction, systemd: &mut Systemd) {
             assert!(!slice.stale, "{name} was not read");
             slice.pending = false;
         }
-        UnitAction::RemoveFile { path } => {
-            systemd.unfinished.retain(|found| found != path);
-            if systemd.shim.files.remove(path).is_some() {
-                systemd.shim.stale |= path.starts_with(unit_files::FOLDER) && systemd.shim.active;
-            }
-            for slice in &mut systemd.slices {
-                slice.overrides.retain(|found| found != path);
-                if unit_files::path(&slice.name) == *path {
-                    assert!(!slice.active, "{} runs", slice.name);
-                    slice.file = None;
-                }
-            }
-            systemd
-                .slices
-                .retain(|slice| slice.active || slice.file.is_some());
-        }
-        UnitAction::Stop { name } => {
-            systemd.shim.active &= name != SHIM_UNIT;
-            for slice in &mut systemd.slices {
-                assert!(
-                    slice.name != *name || !slice.populated,
-                    "{name} has processes"
-                );
-                slice.active &= slice.name != *name;
-            }
-            systemd
-                .slices
-                .retain(|slice| slice.active || slice.file.is_some());
+        UnitAction::RemoveFile { path } => remove_file(path, systemd),
+        UnitAction::Stop { name } => stop(name, systemd),
+    }
+}
+
+fn remove_file(path: &str, systemd: &mut Systemd) {
+    systemd.unfinished.retain(|found| found != path);
+    if systemd.shim.files.remove(path).is_some() {
+        systemd.shim.stale |= path.starts_with(unit_files::FOLDER) && systemd.shim.active;
+    }
+    for slice in &mut systemd.slices {
+        slice.overrides.retain(|found| found != path);
+        if unit_files::path(&slice.name) == path {
+            assert!(!slice.active, "{} runs", slice.name);
+            slice.file = None;
         }
     }
+    systemd
+        .slices
+        .retain(|slice| slice.active || slice.file.is_some());
+}
+
+fn stop(name: &str, systemd: &mut Systemd) {
+    systemd.shim.active &= name != SHIM_UNIT;
+    for slice in &mut systemd.slices {
+        assert!(
+            slice.name != name || !slice.populated,
+            "{name} has processes"
+        );
+        slice.active &= slice.name != name;
+    }
+    systemd
+        .slices
+        .retain(|slice| slice.active || slice.file.is_some());
 }
 
 /// What systemd reads of a slice's file.
@@ -191,42 +198,7 @@ fn ask_about_network(action: &NetworkAction, step: usize, state: &mut State) {
     let State { links, docker, .. } = state;
     let id = made_id(step, docker);
     match action {
-        NetworkAction::Create(new) => {
-            let name = network_name(&new.env);
-            assert!(docker.network(&name).is_none(), "network {name} exists");
-            let mut pools = docker.networks.iter().flat_map(|network| &network.pools);
-            assert!(
-                !pools.any(|pool| pool.subnet == new.subnet),
-                "the gateway of {} is taken",
-                new.subnet
-            );
-            let is_parent = |network: &Network| network.parent.as_ref() == Some(&new.parent);
-            let shares = docker.api >= Api::SHARED_PARENT;
-            assert!(
-                shares || !docker.networks.iter().any(is_parent),
-                "{} is taken",
-                new.parent
-            );
-            assert!(
-                links.iter().any(|link| link.name == new.parent),
-                "no {}",
-                new.parent
-            );
-            docker.networks.push(Network {
-                name,
-                id,
-                driver: "macvlan".to_owned(),
-                parent: Some(new.parent.clone()),
-                mode: Some("bridge".to_owned()),
-                pools: vec![Pool {
-                    subnet: new.subnet,
-                    ip_range: Some(new.ip_range),
-                    gateway: Some(new.gateway),
-                    auxiliary: new.auxiliary.keys().copied().collect(),
-                }],
-                labels: BTreeMap::from([(LABEL_ENVIRONMENT.to_owned(), new.env.clone())]),
-            });
-        }
+        NetworkAction::Create(new) => create_network(new, id, links, docker),
         NetworkAction::Remove { name, id } => {
             assert!(
                 docker.attached(name).is_empty(),
@@ -252,6 +224,43 @@ fn ask_about_network(action: &NetworkAction, step: usize, state: &mut State) {
             });
         }
     }
+}
+
+fn create_network(new: &NewNetwork, id: String, links: &[Link], docker: &mut Docker) {
+    let name = network_name(&new.env);
+    assert!(docker.network(&name).is_none(), "network {name} exists");
+    let mut pools = docker.networks.iter().flat_map(|network| &network.pools);
+    assert!(
+        !pools.any(|pool| pool.subnet == new.subnet),
+        "the gateway of {} is taken",
+        new.subnet
+    );
+    let is_parent = |network: &Network| network.parent.as_ref() == Some(&new.parent);
+    let shares = docker.api >= Api::SHARED_PARENT;
+    assert!(
+        shares || !docker.networks.iter().any(is_parent),
+        "{} is taken",
+        new.parent
+    );
+    assert!(
+        links.iter().any(|link| link.name == new.parent),
+        "no {}",
+        new.parent
+    );
+    docker.networks.push(Network {
+        name,
+        id,
+        driver: "macvlan".to_owned(),
+        parent: Some(new.parent.clone()),
+        mode: Some("bridge".to_owned()),
+        pools: vec![Pool {
+            subnet: new.subnet,
+            ip_range: Some(new.ip_range),
+            gateway: Some(new.gateway),
+            auxiliary: new.auxiliary.keys().copied().collect(),
+        }],
+        labels: BTreeMap::from([(LABEL_ENVIRONMENT.to_owned(), new.env.clone())]),
+    });
 }
 
 /// An id that nothing had before.
