@@ -182,7 +182,9 @@ fn what_the_developers_pages_name_is_there() {
         let text = fs::read_to_string(root().join(page)).expect("it can be read");
         for word in text.split('`').skip(1).step_by(2) {
             let word = word.split(' ').next().unwrap_or_default();
-            let is_path = word.contains('/') && !word.contains(['{', '*', '=', '<']);
+            let is_path = word.contains('/')
+                && !word.contains(['{', '*', '=', '<'])
+                && !word.contains("NAME");
             let is_rust = word.strip_suffix(".rs").is_some();
             if is_path || is_rust {
                 let places = [
