@@ -70,6 +70,10 @@ struct Cost {
 const HOMELAB: &str = "homelab";
 const COMPOSE: &str = "docker compose";
 const BARE: &str = "bare calls";
+const INSPECT: &str = "network inspect";
+
+/// The network that is as planned.
+const NETWORK: &str = "network-up";
 
 /// All measurements, by situation and peer.
 type Costs = BTreeMap<(&'static str, &'static str), Vec<Cost>>;
@@ -116,6 +120,16 @@ fn main() {
                 &mut measured,
             );
             runtime.block_on(bare(&pi, services, &mut measured));
+            for (peer, line) in [
+                (HOMELAB, "homelab network-up"),
+                (
+                    INSPECT,
+                    "docker network inspect homelab-prod homelab-preprod",
+                ),
+            ] {
+                let cost = self::measured(&pi, line, REPEATS);
+                measured.entry((NETWORK, peer)).or_default().push(cost);
+            }
             // The first round warms everything up.
             if round > 0 {
                 for (key, cost) in measured {
@@ -267,12 +281,12 @@ fn print(services: usize, costs: &Costs) {
         "    {:<15}{:<16}{:>10}{:>12}{:>12}   homelab / this one: wall, CPU, memory",
         "", "", "wall ms", "CPU ms", "memory kB"
     );
-    for what in ["bring up", "nothing to do", "one changed", "down"] {
+    for what in ["bring up", "nothing to do", "one changed", "down", NETWORK] {
         let part = |peer, part: fn(&Cost) -> f64| {
             costs.get(&(what, peer)).map(|costs| median(costs, part))
         };
         let ours = part(HOMELAB, |cost| cost.wall).expect("homelab ran");
-        for peer in [HOMELAB, COMPOSE, BARE] {
+        for peer in [HOMELAB, COMPOSE, BARE, INSPECT] {
             let Some(wall) = part(peer, |cost| cost.wall) else {
                 continue;
             };
@@ -282,9 +296,9 @@ fn print(services: usize, costs: &Costs) {
             if cpu > 0.0 {
                 line += &format!("{cpu:>12.1}{memory:>12.0}");
             }
-            if peer == COMPOSE {
+            if matches!(peer, COMPOSE | INSPECT) {
                 let ratio = |part: fn(&Cost) -> f64| {
-                    median(&costs[&(what, HOMELAB)], part) / median(&costs[&(what, COMPOSE)], part)
+                    median(&costs[&(what, HOMELAB)], part) / median(&costs[&(what, peer)], part)
                 };
                 line += &format!(
                     "   {:.2}, {:.2}, {:.2}",

@@ -17,6 +17,7 @@ mod faults;
 mod home;
 mod isolation;
 mod main_job;
+mod network_managers;
 mod pool;
 mod refusals;
 mod services;

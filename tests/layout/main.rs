@@ -7,11 +7,13 @@
     reason = "a test that cannot go on fails"
 )]
 
+mod length;
 mod rules;
 mod source;
 
+use length::{LISTS, too_long};
 use rules::{ASKS, FLOORS, GROUND, HOMES, RULES, printing};
-use source::{Source, root, sources};
+use source::{Source, files, root, sources};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
@@ -135,6 +137,44 @@ fn there_are_no_circles() {
         }
     }
     assert!(edges.is_empty(), "a circle is among {edges:#?}");
+}
+
+/// Tests are read as well: whoever carries on reads them first.
+#[test]
+fn files_and_functions_are_short() {
+    let mut wrong = Vec::new();
+    let mut lists: BTreeSet<&str> = BTreeSet::new();
+    for folder in ["src", "tests"] {
+        for path in files(&root().join(folder)) {
+            let text = fs::read_to_string(&path).expect("sources are text");
+            lists.extend(
+                LISTS
+                    .iter()
+                    .filter(|name| text.contains(&format!("fn {name}("))),
+            );
+            let mut found = too_long(&text);
+            // A scenario of the lab goes from its begin to its end.
+            found.retain(|what| {
+                !path.starts_with(root().join("tests/lab")) || what.starts_with("has ")
+            });
+            wrong.extend(
+                found
+                    .into_iter()
+                    .map(|what| format!("{} {what}", path.display())),
+            );
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert_eq!(lists.len(), LISTS.len());
+    let lines = "\n".repeat(60);
+    assert_eq!(
+        too_long(&format!("impl X {{ fn f(x: [u8; 2]) -> u8 {{{lines}}} }}")),
+        ["`f` has 61 lines, more than 60"]
+    );
+    assert_eq!(
+        too_long(&"//\n".repeat(501)),
+        ["has 501 lines, more than 500"]
+    );
 }
 
 /// What stands between two marks, or from one on.

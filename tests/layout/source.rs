@@ -178,24 +178,34 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// Every Rust file below a folder.
+pub fn files(folder: &Path) -> Vec<PathBuf> {
+    let (mut folders, mut all) = (vec![folder.to_owned()], Vec::new());
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("it can be read") {
+            let path = entry.expect("it can be read").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|ending| ending == "rs") {
+                all.push(path);
+            }
+        }
+    }
+    all.sort();
+    all
+}
+
 /// Every file of src but those of tests.
 pub fn sources() -> Vec<Source> {
     let src = root().join("src");
-    let (mut folders, mut all): (Vec<PathBuf>, Vec<Source>) = (vec![src.clone()], Vec::new());
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).expect("src can be read") {
-            let path = entry.expect("src can be read").path();
-            if path.is_dir() {
-                folders.push(path);
-                continue;
-            }
-            let name = path.strip_prefix(&src).expect("it is in src");
-            let name = name.with_extension("").display().to_string();
-            let is_test = name.split('/').any(|part| part == "tests") || name.ends_with("_tests");
-            if !is_test {
-                let text = fs::read_to_string(&path).expect("sources are text");
-                all.push(Source::new(&name, &text));
-            }
+    let mut all = Vec::new();
+    for path in files(&src) {
+        let name = path.strip_prefix(&src).expect("it is in src");
+        let name = name.with_extension("").display().to_string();
+        let is_test = name.split('/').any(|part| part == "tests") || name.ends_with("_tests");
+        if !is_test {
+            let text = fs::read_to_string(&path).expect("sources are text");
+            all.push(Source::new(&name, &text));
         }
     }
     assert!(all.len() > 60, "only {} files were found", all.len());
