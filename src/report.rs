@@ -52,13 +52,17 @@ pub struct Report {
 fn out(line: &str) {
     #[cfg(test)]
     screen::keep("out", line);
-    let _ = writeln!(anstream::stdout().lock(), "{line}");
+    if cfg!(not(test)) {
+        let _ = writeln!(anstream::stdout().lock(), "{line}");
+    }
 }
 
 fn err(line: &str) {
     #[cfg(test)]
     screen::keep("err", line);
-    let _ = writeln!(anstream::stderr().lock(), "{line}");
+    if cfg!(not(test)) {
+        let _ = writeln!(anstream::stderr().lock(), "{line}");
+    }
 }
 
 /// A line of one process of ours for another.

@@ -48,7 +48,7 @@ fn read(name: &str) -> String {
 /// Whether what `print` prints is what the file says.
 fn assert_screen(name: &str, print: impl FnOnce()) {
     let seen = screen::of(print);
-    let expected = snapbox::Data::read_from(&folder().join(name), None);
+    let expected = snapbox::Data::read_from(&folder().join(name), None).raw();
     snapbox::Assert::new()
         .action_env("SNAPSHOTS")
         .eq(seen, expected);
