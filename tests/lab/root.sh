@@ -11,6 +11,8 @@ flock 9
 [ -d "$root" ] && exit 0
 
 part=$root.part log=$root.log
+# A build that was killed leaves what debootstrap mounted.
+for mounted in "$part/proc" "$part/sys"; do ! mountpoint -q "$mounted" || umount "$mounted"; done
 rm -rf --one-file-system "$part"
 # The mirror that this machine uses for its own packages, else debootstrap's default one.
 mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 2>/dev/null | grep -v security | head -n 1 || true)
