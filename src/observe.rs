@@ -7,7 +7,7 @@ use crate::plan::{CompleteService, Env, Plan};
 use crate::state::{ContainerHealth, Docker, State};
 use crate::system::docker::Engine;
 use crate::system::netlink::Netlink;
-use crate::system::{Machine, systemd};
+use crate::system::{Machine, cgroups, systemd};
 use futures_util::future::try_join_all;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -94,11 +94,17 @@ pub async fn engine_alone() -> Result<(Option<Engine>, State), Error> {
 
 /// The Engine and what it has, or why it cannot be used.
 async fn engine(own: &[Ipv4Addr]) -> Result<Result<(Engine, Docker), Diagnostic>, Error> {
-    let (engine, cgroup_driver) = match Engine::connect_and_ask(own).await {
-        Ok((engine, driver)) => (engine, driver?),
+    let engine = match Engine::connect(own).await {
+        Ok(engine) => engine,
         Err(missing) => return Ok(Err(missing)),
     };
     let (networks, containers) = tokio::try_join!(engine.networks(), engine.containers())?;
+    let running = containers.iter().filter(|c| c.state == "running");
+    let cgroup_driver = if cgroups::has_scope_of_running_engine(running.map(|c| c.id.as_str())) {
+        "systemd".to_owned()
+    } else {
+        engine.cgroup_driver().await?
+    };
     let docker = Docker {
         version: engine.version.clone(),
         api: engine.api,

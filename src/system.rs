@@ -9,6 +9,7 @@
 //! - `Engine::carry_out_image`
 //! - `Engine::carry_out_container`
 
+pub mod cgroups;
 pub mod docker;
 pub mod netlink;
 pub mod systemd;

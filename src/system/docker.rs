@@ -59,6 +59,18 @@ impl Engine {
         Ok(list.into_iter().map(read::container_of).collect())
     }
 
+    /// Who makes the cgroups of containers: `systemd` or `cgroupfs`. The Engine runs other programs for this answer, which
+    /// takes it longer than all else that it is asked.
+    ///
+    /// # Errors
+    /// When the Engine fails.
+    pub async fn cgroup_driver(&self) -> Result<String, Error> {
+        let info = with_timeout(self.client.info()).await;
+        let info = info.map_err(|error| engine_error("tell about itself", &error))?;
+        let driver = info.cgroup_driver.map(|driver| driver.to_string());
+        Ok(driver.unwrap_or_default())
+    }
+
     /// The names of all volumes.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! systemd and its files: the only user of systemctl and systemd-run. What they refuse becomes our own sentences here.
 
+use super::cgroups::{CGROUPS, has_service, is_populated};
 use crate::diff::step::UnitAction;
 use crate::error::{Error, why_unreadable};
 use crate::plan::naming::{PARENT_SLICE, SHIM_UNIT, SLICE_PREFIX, UNFINISHED};
@@ -13,9 +14,6 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt};
 use std::path::Path;
 use std::process::Stdio;
 use tokio::process::Command;
-
-/// Where the unified hierarchy of cgroup v2 is (`cgroups(7)`).
-pub const CGROUPS: &str = "/sys/fs/cgroup";
 
 /// The mode of a finished file, and of one whose slice does not follow it yet: changing the mode leaves the time alone by
 /// which systemd sees that it must read a file again.
@@ -54,7 +52,10 @@ pub async fn observe(wanted: &[String]) -> Result<Systemd, Error> {
         let is_readable = systemd.shim.files.contains_key(manager.file);
         if Path::new(manager.presence).exists() && (manager.file != DHCPCD || is_readable) {
             let unit = manager.unit.to_owned();
-            systemd.shim.managers.insert(unit, has_cgroup(manager.unit));
+            systemd
+                .shim
+                .managers
+                .insert(unit, has_service(manager.unit));
         }
     }
     if Path::new(CGROUPS).join(PARENT_SLICE).is_dir() {
@@ -193,25 +194,6 @@ fn read_unit(name: &str) -> (Option<String>, bool) {
 fn sets_addresses(path: &Path) -> bool {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     text.contains("IPAddressDeny") || text.contains("IPAddressAllow")
-}
-
-/// Whether a service runs: its cgroup is there as long as it does. To ask systemd about units that it has not loaded takes
-/// it milliseconds for each.
-fn has_cgroup(unit: &str) -> bool {
-    let places = [
-        format!("{CGROUPS}/system.slice"),
-        format!("{CGROUPS}/systemd/system.slice"),
-    ];
-    places
-        .iter()
-        .any(|place| Path::new(place).join(unit).is_dir())
-}
-
-/// Whether processes are in a cgroup or below it.
-fn is_populated(cgroup: &str) -> bool {
-    let path = format!("{CGROUPS}{cgroup}/cgroup.events");
-    let events = std::fs::read_to_string(path).unwrap_or_default();
-    !cgroup.is_empty() && events.lines().any(|line| line == "populated 1")
 }
 
 /// Carries out an act. This is all that changes units and their files.

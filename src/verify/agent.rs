@@ -5,7 +5,7 @@
 //! on the way out. `verify` starts these processes and talks to them over their standard input and output.
 
 use crate::error::Error;
-use crate::system::systemd::CGROUPS;
+use crate::system::cgroups::CGROUPS;
 use nix::sched::{CloneFlags, setns};
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};

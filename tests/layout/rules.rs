@@ -81,9 +81,12 @@ const WRITES: [&str; 8] = [
 ];
 
 /// What of the adapters only asks; all else that others may call changes the machine and stands in the list of system.rs.
-pub const ASKS: [&str; 21] = [
+pub const ASKS: [&str; 24] = [
     "connect",
-    "connect_and_ask",
+    "cgroup_driver",
+    "has_scope_of_running_engine",
+    "has_service",
+    "is_populated",
     "has_net_admin",
     "links_and_routes",
     "subscribe",

@@ -1,7 +1,7 @@
 //! The way to the Engine: where it is, which version of its API it is spoken to in, and why it cannot be used.
 
-use super::{ENGINE_TIMEOUT, Engine, engine_error, io_kind, message, with_timeout};
-use crate::error::{Diagnostic, Error};
+use super::{ENGINE_TIMEOUT, Engine, io_kind, message, with_timeout};
+use crate::error::Diagnostic;
 use crate::state::Api;
 use bollard::Docker;
 use bollard::errors::Error as EngineError;
@@ -27,23 +27,6 @@ impl Engine {
     pub async fn connect(own: &[Ipv4Addr]) -> Result<Self, Diagnostic> {
         let (host, client) = connect(own)?;
         Self::negotiated(&host, client).await
-    }
-
-    /// The same, and who makes the cgroups of containers: `systemd` or `cgroupfs`. The Engine runs other programs for this
-    /// answer, which is the same in all versions of the API, so it is asked at once.
-    ///
-    /// # Errors
-    /// Why it cannot be used, and what to do; in the second place, that it fails.
-    pub async fn connect_and_ask(
-        own: &[Ipv4Addr],
-    ) -> Result<(Self, Result<String, Error>), Diagnostic> {
-        let (host, client) = connect(own)?;
-        let negotiated = Self::negotiated(&host, client.clone());
-        let (engine, info) = tokio::join!(negotiated, with_timeout(client.info()));
-        let driver = info.map_err(|error| engine_error("tell about itself", &error));
-        let driver = driver.map(|info| info.cgroup_driver);
-        let driver = driver.map(|driver| driver.map(|driver| driver.to_string()));
-        Ok((engine?, driver.map(Option::unwrap_or_default)))
     }
 
     /// A client that speaks the newest API that both sides know.
