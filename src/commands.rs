@@ -13,7 +13,7 @@ use crate::apply::{self, Event};
 use crate::cli::{DryRunArgs, Global};
 use crate::diff::step::ContainerAction;
 use crate::diff::{self, Diff, Request, preflight};
-use crate::error::{Diagnostic, Error, ExitStatus};
+use crate::error::{Diagnostic, Error, ExitStatus, none_of};
 use crate::input::problem::{Sources, suggestion};
 use crate::observe;
 use crate::plan::{Host, Plan};
@@ -57,12 +57,13 @@ impl Context<'_> {
         let mut diff = diff::diff(request, self.plan, state)?;
         self.report.warnings(&diff.warnings);
         if args.dry_run {
-            return Ok(self.dry_run(&diff));
+            return self.dry_run(diff);
         }
         preflight::permission(&diff, state)?;
         let mut steps = 0;
         for round in 0..=ROUNDS {
             if diff.steps.is_empty() {
+                none_of(diff.errors)?;
                 self.report.finished(steps, self.begun.elapsed());
                 return Ok(ExitStatus::Done);
             }
@@ -108,13 +109,15 @@ impl Context<'_> {
         host_named(self.plan, name)
     }
 
-    fn dry_run(&self, diff: &Diff) -> ExitStatus {
-        self.report.dry_run(diff);
-        if diff.steps.is_empty() {
+    /// Prints the steps, and fails with what is in the way of the rest.
+    fn dry_run(&self, diff: Diff) -> Result<ExitStatus, Error> {
+        self.report.dry_run(&diff);
+        none_of(diff.errors)?;
+        Ok(if diff.steps.is_empty() {
             ExitStatus::Done
         } else {
             ExitStatus::Different
-        }
+        })
     }
 
     /// Carries the steps out; also returns the containers that were started.

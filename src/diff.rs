@@ -56,12 +56,8 @@ pub fn diff(request: &Request, plan: &Plan, state: &State) -> Result<Diff, Error
         Request::NetworkDown(host) => network::down(plan, host, state),
         Request::EnvUp(selection, services) => {
             preflight::engine(state)?;
-            let warnings = network::ready(plan, selection.host, selection.env, state)?;
-            let mut diff = containers::up(selection, services, state)?;
-            if selection.pulls != PullPhase::Done {
-                diff.warnings.splice(0..0, warnings);
-            }
-            Ok(diff)
+            network::ready(plan, selection.host, selection.env, state)?;
+            containers::up(selection, services, state)
         }
         Request::EnvDown(selection) => {
             preflight::engine(state)?;

@@ -9,7 +9,7 @@ mod rules;
 mod service;
 pub mod unit_files;
 
-pub use address::{Mac, Range, Written, joined, pool};
+pub use address::{Mac, Range, Written, ip_range, joined, pool};
 pub use isolation::{Isolation, Limits, PlannedSlice};
 pub use service::{
     ApiSection, Attachment, CompleteService, ComposeNetwork, ComposePool, ComposeVolume,
@@ -47,8 +47,8 @@ pub struct Plan {
     pub reserved: Vec<(String, Range)>,
     /// In the order of the file.
     pub envs: Vec<Env>,
-    /// What the shim has a route to: the smallest prefix that covers all environments.
-    pub route: Ipv4Net,
+    /// What the shim has routes to: the one prefix that covers all environments, else the exact cover of their ranges.
+    pub routes: Vec<Ipv4Net>,
     /// The environment for commands without `--env`.
     pub default_env: Option<String>,
 }
@@ -103,12 +103,6 @@ impl Env {
     pub fn parent_link(&self) -> String {
         naming::parent_link(&self.name)
     }
-
-    /// The smallest CIDR that covers its range: what Docker is told as `ip_range`.
-    pub fn ip_range(&self) -> Ipv4Net {
-        // A range has an address, so it has a cover.
-        Range::cover([self.range]).unwrap_or_default()
-    }
 }
 
 impl Plan {
@@ -136,35 +130,6 @@ impl Plan {
         self.hosts
             .iter()
             .find(|host| addresses.contains(&host.address))
-    }
-
-    /// What Docker must not give out on `host` although it lies in the environment's `ip_range`, with what it is for:
-    /// hosts, shims, reservations, what lies outside the range, and addresses planned for services on other hosts.
-    ///
-    /// The pool's own network and broadcast address and the gateway are left out: Docker keeps those by itself, and refuses
-    /// a pool that names them again.
-    pub fn auxiliary(&self, env: &Env, host: &str, pool: Ipv4Net) -> BTreeMap<Ipv4Addr, String> {
-        let by_docker = [pool.network(), pool.broadcast(), self.gateway];
-        let elsewhere: BTreeMap<Ipv4Addr, &Service> = env
-            .services
-            .iter()
-            .filter(|service| service.host != host)
-            .filter_map(|service| Some((service.address?, service)))
-            .collect();
-        Range::of(env.ip_range())
-            .addresses()
-            .filter(|address| !by_docker.contains(address))
-            .filter_map(|address| {
-                let why = self.reserved_by(address).or_else(|| {
-                    if !env.range.contains(address) {
-                        return Some(format!("outside-{address}"));
-                    }
-                    let service = elsewhere.get(&address)?;
-                    Some(format!("service-{}-on-{}", service.name, service.host))
-                })?;
-                Some((address, why))
-            })
-            .collect()
     }
 
     /// Whose address this is when it can be no container's: a host's, a shim's, a reservation's or the gateway's.

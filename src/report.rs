@@ -178,7 +178,7 @@ impl Report {
                 out(&step_line(step, width));
             }
         }
-        if !self.quiet && diff.steps.is_empty() {
+        if !self.quiet && diff.steps.is_empty() && diff.errors.is_empty() {
             err("nothing to do: everything is as planned");
         }
     }
@@ -369,10 +369,16 @@ fn step_json(event: &str, step: &Step) -> Value {
 pub fn plain_steps(diff: &Diff) -> String {
     let width = diff.steps.len().to_string().len();
     let lines = diff.steps.iter().map(|step| step_line(step, width));
-    let warnings = diff.warnings.iter().map(|Diagnostic { what, hint, .. }| {
-        let hint = hint.as_deref().unwrap_or_default();
-        format!("warning: {what}\nhint: {hint}")
+    let diagnostics = diff.warnings.iter().chain(&diff.errors);
+    let diagnostics = diagnostics.map(|diagnostic| {
+        let hint = diagnostic.hint.as_deref().unwrap_or_default();
+        let word = if diagnostic.severity.is_error() {
+            "error"
+        } else {
+            "warning"
+        };
+        format!("{word}: {}\nhint: {hint}", diagnostic.what)
     });
-    let text: Vec<String> = lines.chain(warnings).collect();
+    let text: Vec<String> = lines.chain(diagnostics).collect();
     anstream::adapter::strip_str(&text.join("\n")).to_string()
 }

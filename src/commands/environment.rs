@@ -60,7 +60,7 @@ impl Context<'_> {
         observe::services(&machine, self.plan, env, &services, Lan::Asked, &mut state).await?;
         let diff = diff::diff(&Request::EnvUp(&selection, &services), self.plan, &state)?;
         let status = self
-            .apply_or_print(&diff, &services, &options.change, &machine)
+            .apply_or_print(diff, &services, &options.change, &machine)
             .await?;
         let waits = up.wait || up.wait_timeout.is_some();
         if status == ExitStatus::Done && waits && !options.change.dry_run {
@@ -155,7 +155,7 @@ impl Context<'_> {
         if !is_planned && made().next().is_some() && options.services.is_empty() {
             let diff = diff::diff(&Request::UnplannedEnvDown(&name), self.plan, &state)?;
             return self
-                .apply_or_print(&diff, &[], &options.change, &machine)
+                .apply_or_print(diff, &[], &options.change, &machine)
                 .await;
         }
         let env = self.env(Some(&name))?;
@@ -166,7 +166,7 @@ impl Context<'_> {
             check_services(&selection)?;
         }
         let diff = diff::diff(&Request::EnvDown(&selection), self.plan, &state)?;
-        self.apply_or_print(&diff, &[], &options.change, &machine)
+        self.apply_or_print(diff, &[], &options.change, &machine)
             .await
     }
 
@@ -214,19 +214,20 @@ impl Context<'_> {
     /// Prints the steps of an environment or carries them out.
     async fn apply_or_print(
         &self,
-        diff: &Diff,
+        diff: Diff,
         services: &[CompleteService],
         args: &DryRunArgs,
         machine: &Machine,
     ) -> Result<ExitStatus, Error> {
         self.report.warnings(&diff.warnings);
         if args.dry_run {
-            return Ok(self.dry_run(diff));
+            return self.dry_run(diff);
         }
-        let (result, started) = self.apply(diff, machine).await;
+        let (result, started) = self.apply(&diff, machine).await;
         // Who was started in vain is told even when something else failed.
         let all_live = self.settle(machine, services, &started).await?;
         result?;
+        none_of(diff.errors)?;
         if !all_live {
             return Ok(ExitStatus::Failed);
         }

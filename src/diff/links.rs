@@ -38,7 +38,7 @@ impl WantedLink {
 
 struct Shim {
     address: Ipv4Addr,
-    route: Route,
+    routes: Vec<Route>,
 }
 
 /// Every link that the plan may want on this host: the shim, and a parent link for each environment.
@@ -51,7 +51,7 @@ fn plannable(target: &Target) -> Vec<WantedLink> {
         alias: shim_alias(),
         shim: Some(Shim {
             address: host.shim,
-            route: shim_route(plan, host),
+            routes: shim_routes(plan, host).collect(),
         }),
     };
     let parents = plan.envs.iter().map(|env| WantedLink {
@@ -125,7 +125,7 @@ pub(super) fn conflict(wanted: &WantedLink, state: &State) -> Option<Diagnostic>
         ));
     }
     let shim = wanted.shim.as_ref()?;
-    let (address, destination) = (shim.address, shim.route.destination);
+    let address = shim.address;
     let other = state
         .links
         .iter()
@@ -144,8 +144,10 @@ pub(super) fn conflict(wanted: &WantedLink, state: &State) -> Option<Diagnostic>
     }
     let route = state.routes.iter().find(|route| {
         let is_ours = state.link(&route.link).is_some_and(Link::is_ours);
-        route.destination == destination && route.metric == 0 && route.link != *name && !is_ours
+        let is_planned = shim.leads_to(route.destination);
+        is_planned && route.metric == 0 && route.link != *name && !is_ours
     })?;
+    let destination = route.destination;
     Some(Diagnostic::error(
         format!(
             "there is a route to {destination} over `{}` that homelab did not make",
@@ -155,15 +157,22 @@ pub(super) fn conflict(wanted: &WantedLink, state: &State) -> Option<Diagnostic>
     ))
 }
 
-/// The route that leads this host to its containers.
-pub fn shim_route(plan: &Plan, host: &Host) -> Route {
-    Route {
-        destination: plan.route,
+impl Shim {
+    fn leads_to(&self, destination: Ipv4Net) -> bool {
+        let mut routes = self.routes.iter();
+        routes.any(|route| route.destination == destination)
+    }
+}
+
+/// The routes that lead this host to its containers.
+pub fn shim_routes(plan: &Plan, host: &Host) -> impl Iterator<Item = Route> {
+    plan.routes.iter().map(|destination| Route {
+        destination: *destination,
         link: plan.shim_name.clone(),
         source: Some(host.shim),
         gateway: None,
         metric: 0,
-    }
+    })
 }
 
 /// The steps for one link; the last ones are what its users wait for.
@@ -274,35 +283,61 @@ impl ShimSteps<'_> {
     }
 
     fn push_routes(&self, diff: &mut Diff, mut last: Vec<StepId>) -> Vec<StepId> {
-        let planned = &self.shim.route;
-        // On the shim, routes with its address as their source are ours, and so is the planned destination. The kernel takes
+        // On the shim, routes with its address as their source are ours, and so are the planned destinations. The kernel takes
         // all routes of a link that is down.
         let found = self.state.routes.iter().filter(|found| {
-            let is_destination = found.destination == planned.destination && found.metric == 0;
-            let is_ours = found.source == Some(self.shim.address) || is_destination;
+            let is_planned = self.shim.leads_to(found.destination) && found.metric == 0;
+            let is_ours = found.source == Some(self.shim.address) || is_planned;
             self.is_up() && found.link == self.name && is_ours
         });
         let (kept, obsolete): (Vec<&Route>, Vec<&Route>) =
-            found.partition(|found| *found == planned);
-        for route in obsolete {
-            let action = LinkAction::DeleteRoute(route.clone());
-            let object = Object::new("link", self.name);
-            let field = format!("route to {}", route.destination);
-            let difference = object.differs(field, Some("there".to_owned()), None);
-            let cause = difference.because("the plan does not want it");
-            last.push(diff.push(action, cause, &[]));
-        }
-        if kept.is_empty() {
-            let cause = "it leads this host to the containers";
-            let action = LinkAction::AddRoute(planned.clone());
-            let field = format!("route to {}", planned.destination);
-            let source = planned
-                .source
-                .map_or(String::new(), |source| format!("src {source}"));
-            let field = (field.as_str(), "missing", source.as_str());
-            last = vec![self.add(diff, action, field, cause, &last)];
-        }
-        last
+            found.partition(|found| self.shim.routes.contains(found));
+        // The new ones come first where both can be: what is led somewhere at any time stays so.
+        let (replaced, obsolete): (Vec<&Route>, Vec<&Route>) = obsolete
+            .into_iter()
+            .partition(|obsolete| self.shim.leads_to(obsolete.destination));
+        last.extend(
+            replaced
+                .into_iter()
+                .map(|route| self.delete(route, diff, &[])),
+        );
+        let missing = self
+            .shim
+            .routes
+            .iter()
+            .filter(|route| !kept.contains(route));
+        let added: Vec<StepId> = missing
+            .map(|route| self.add_route(route, diff, &last))
+            .collect();
+        let last = if added.is_empty() { last } else { added };
+        let deleted = obsolete
+            .into_iter()
+            .map(|route| self.delete(route, diff, &last));
+        let deleted: Vec<StepId> = deleted.collect();
+        last.into_iter().chain(deleted).collect()
+    }
+
+    fn add_route(&self, route: &Route, diff: &mut Diff, after: &[StepId]) -> StepId {
+        let cause = "it leads this host to the containers";
+        let field = format!("route to {}", route.destination);
+        let source = route.source;
+        let source = source.map_or(String::new(), |source| format!("src {source}"));
+        let field = (field.as_str(), "missing", source.as_str());
+        self.add(
+            diff,
+            LinkAction::AddRoute(route.clone()),
+            field,
+            cause,
+            after,
+        )
+    }
+
+    fn delete(&self, route: &Route, diff: &mut Diff, after: &[StepId]) -> StepId {
+        let object = Object::new("link", self.name);
+        let field = format!("route to {}", route.destination);
+        let difference = object.differs(field, Some("there".to_owned()), None);
+        let cause = difference.because("the plan does not want it");
+        diff.push(LinkAction::DeleteRoute(route.clone()), cause, after)
     }
 
     fn is_up(&self) -> bool {
@@ -328,17 +363,19 @@ impl ShimSteps<'_> {
     }
 }
 
-/// What cannot be changed on a link that is there.
+/// What cannot be changed on a link that is there. A parent link's hardware address is nobody's business: it follows from
+/// the host's address, and containers would lose their network with the link.
 fn recreate_reason(link: &Link, wanted: &WantedLink) -> Option<Difference> {
     let mac = |mac: Mac| mac.to_string();
+    let hardware = ("hardware address", link.mac.map(mac), mac(wanted.mac));
     let fields = [
         ("kind", Some(link.kind.clone()), "macvlan".to_owned()),
         ("mode", link.mode.clone(), "bridge".to_owned()),
         ("parent", link.parent.clone(), wanted.parent.clone()),
-        ("hardware address", link.mac.map(mac), mac(wanted.mac)),
     ];
     let (field, found, planned) = fields
         .into_iter()
+        .chain((!wanted.is_parent()).then_some(hardware))
         .find(|(_, found, planned)| found.as_ref() != Some(planned))?;
     let object = Object::new("link", link.name.as_str());
     Some(object.differs(field, found, Some(planned)))

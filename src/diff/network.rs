@@ -6,8 +6,8 @@ use super::links::Target;
 use super::step::{NetworkAction, NewNetwork};
 use super::{Diff, StepId, links, named, preflight, shim, shim_service, slices};
 use crate::error::{Diagnostic, Error, none_of};
-use crate::plan::{Env, Host, Plan, joined, pool};
-use crate::state::{Api, Network, Pool, State};
+use crate::plan::{Env, Host, Plan, ip_range, pool};
+use crate::state::{Api, Network, State};
 use ipnet::Ipv4Net;
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -18,8 +18,6 @@ struct Differences {
     all: Vec<Difference>,
     /// The same in words.
     texts: Vec<String>,
-    /// Not only what it must not give out differs: containers with planned addresses would not work.
-    is_major: bool,
 }
 
 /// What makes the kernel and the Engine as the plan wants them on `host`.
@@ -62,11 +60,11 @@ pub fn down(plan: &Plan, host: &Host, state: &State) -> Result<Diff, Error> {
     )
 }
 
-/// Whether an environment's containers can be started on `host`, and what they should know.
+/// Whether an environment's containers can be started on `host`.
 ///
 /// # Errors
 /// What is missing.
-pub fn ready(plan: &Plan, host: &Host, env: &Env, state: &State) -> Result<Vec<Diagnostic>, Error> {
+pub fn ready(plan: &Plan, host: &Host, env: &Env, state: &State) -> Result<(), Error> {
     let not_up = |why: String| {
         Diagnostic::error(
             format!("the network is not up: {why}"),
@@ -81,8 +79,8 @@ pub fn ready(plan: &Plan, host: &Host, env: &Env, state: &State) -> Result<Vec<D
     if let Some(slice) = plan.slice(env) {
         slices::ready(&slice, state).map_err(not_up)?;
     }
-    let route = links::shim_route(plan, host);
-    if !shim.up || !shim.has(host.shim) || !state.routes.contains(&route) {
+    let mut routes = links::shim_routes(plan, host);
+    if !shim.up || !shim.has(host.shim) || !routes.all(|route| state.routes.contains(&route)) {
         return Err(not_up(format!("link `{}` is not as planned", plan.shim_name)).into());
     }
     let name = env.network();
@@ -100,38 +98,40 @@ pub fn ready(plan: &Plan, host: &Host, env: &Env, state: &State) -> Result<Vec<D
     };
     let differences = differences(&target, env, network);
     if differences.texts.is_empty() {
-        return Ok(Vec::new());
+        return Ok(());
     }
     let text = differences.text();
-    if differences.is_major {
-        let why = format!("network `{name}` differs from the plan: {text}");
-        return Err(not_up(why).into());
-    }
-    Ok(vec![Diagnostic::warning(
-        format!("network `{name}` differs from the plan: {text}"),
-        format!(
-            "it can be made anew when no container is attached: `homelab env-down --env {}`, then `homelab network-up`",
-            env.name
-        ),
-    )])
+    Err(not_up(format!("network `{name}` differs from the plan: {text}")).into())
 }
 
 fn converge(target: &Target, wanted: &[Env], state: &State) -> Result<Diff, Error> {
     let mut diff = Diff::default();
-    let mut diagnostics = Vec::new();
-    let (kept, outdated) = sort_networks(target, wanted, state, &mut diff, &mut diagnostics);
-    let slices = slices_to_change(target.plan, wanted, state, &mut diff, &mut diagnostics);
-    let new = new_networks(target, wanted, &kept, state);
+    let mut stops_all = wanted.is_empty();
+    let Sorted { kept, outdated } = sort_networks(target, wanted, state, &mut diff);
+    let slices = slices_to_change(target.plan, wanted, state, &mut diff);
+    let mut new = new_networks(target, wanted, &kept, state);
     let kept_parents: BTreeSet<&str> = kept.iter().filter_map(|n| n.parent.as_deref()).collect();
     let mut parents = kept_parents.clone();
     parents.extend(new.iter().map(|(network, _)| network.parent.as_str()));
-    let links = if wanted.is_empty() {
+    let mut links = if wanted.is_empty() {
         Vec::new()
     } else {
         links::wanted(target, &parents)
     };
-    diagnostics.extend(links.iter().filter_map(|link| links::conflict(link, state)));
-    none_of(diagnostics)?;
+    // What stands where a parent link belongs stops only its environment. Without the shim nothing runs.
+    links.retain(|link| {
+        let conflict = links::conflict(link, state);
+        let stops_one = conflict.is_some() && link.is_parent();
+        if stops_one {
+            new.retain(|(network, _)| network.parent != link.name);
+        }
+        stops_all |= conflict.is_some() && !stops_one;
+        diff.errors.extend(conflict);
+        !stops_one
+    });
+    if stops_all {
+        none_of(std::mem::take(&mut diff.errors))?;
+    }
 
     shim_service::tidy(state, &mut diff);
     let removed: Vec<StepId> = outdated
@@ -166,10 +166,9 @@ fn slices_to_change(
     wanted: &[Env],
     state: &State,
     diff: &mut Diff,
-    diagnostics: &mut Vec<Diagnostic>,
 ) -> slices::SlicePlan {
     if wanted.is_empty() {
-        return slices::down(state, diagnostics);
+        return slices::down(state, &mut diff.errors);
     }
     let refuses = |diff: &mut Diff, Diagnostic { what, hint, .. }| {
         diff.warn(
@@ -189,68 +188,97 @@ fn slices_to_change(
             refuses(diff, missing);
         }
     }
-    slices::up(plan, state, diff, diagnostics)
+    slices::up(plan, state, diff)
 }
 
 /// Networks of ours that stay, and those that go, with the reason.
-type Sorted<'a> = (Vec<&'a Network>, Vec<(&'a Network, Differences)>);
+#[derive(Default)]
+struct Sorted<'a> {
+    kept: Vec<&'a Network>,
+    outdated: Vec<(&'a Network, Differences)>,
+}
 
 fn sort_networks<'a>(
     target: &Target,
     wanted: &[Env],
     state: &'a State,
     diff: &mut Diff,
-    diagnostics: &mut Vec<Diagnostic>,
 ) -> Sorted<'a> {
-    let (mut kept, mut outdated) = (Vec::new(), Vec::new());
+    let mut sorted = Sorted::default();
     for network in &state.docker.networks {
         let name = &network.name;
-        let attached = state.docker.attached(name);
-        let wanted_here = wanted.iter().find(|env| env.network() == *name);
+        let planned = wanted.iter().find(|env| env.network() == *name);
         let Some(env) = network.environment() else {
-            if wanted_here.is_some() {
-                diagnostics.push(foreign_network(name));
+            if planned.is_some() {
+                diff.errors.push(foreign_network(name));
             }
             continue;
         };
-        let Some(wanted_here) = wanted_here else {
-            if attached.is_empty() {
-                let cause = if wanted.is_empty() {
-                    "homelab made it"
-                } else {
-                    "the plan has no such environment"
-                };
-                outdated.push((network, Differences::unplanned(name, cause)));
-                continue;
-            }
-            let in_use = in_use(name, env, &attached, wanted.is_empty());
-            if in_use.severity.is_error() {
-                diagnostics.push(in_use);
-            } else {
-                kept.push(network);
-                diff.warnings.push(in_use);
-            }
-            continue;
+        let attached = state.docker.attached(name);
+        let differences = match planned {
+            None if wanted.is_empty() => Differences::unplanned(name, "homelab made it"),
+            None => Differences::unplanned(name, "the plan has no such environment"),
+            Some(planned) => differences(target, planned, network),
         };
-        let differences = differences(target, wanted_here, network);
-        if differences.texts.is_empty() {
-            kept.push(network);
-            continue;
-        }
-        let text = differences.text();
-        if attached.is_empty() {
-            outdated.push((network, differences));
+        let older = planned.and_then(|_| older_shape(network, target.plan.gateway));
+        if attached.is_empty() && !differences.texts.is_empty() {
+            sorted.outdated.push((network, differences));
+        } else if attached.is_empty()
+            && let Some(older) = older
+        {
+            sorted.outdated.push((network, older));
         } else {
-            diagnostics.push(Diagnostic::error(
-                format!(
-                    "network `{name}` differs from the plan ({text}) and cannot be made anew while containers are attached: {}",
-                    named(&attached)
-                ),
-                format!("{}; then run this again, and `homelab env-up --env {env}`", take_away(env)),
-            ));
+            sorted.kept.push(network);
+            if planned.is_none() {
+                let in_use = in_use(name, env, &attached, wanted.is_empty());
+                if in_use.severity.is_error() {
+                    diff.errors.push(in_use);
+                } else {
+                    diff.warnings.push(in_use);
+                }
+            } else if !differences.texts.is_empty() {
+                diff.errors.push(Diagnostic::error(
+                    format!(
+                        "network `{name}` differs from the plan ({}) and cannot be made anew while containers are attached: {}",
+                        differences.text(),
+                        named(&attached)
+                    ),
+                    format!("{}; then run this again, and `homelab env-up --env {env}`", take_away(env)),
+                ));
+            } else if older.is_some() {
+                diff.warnings.push(told_of_older_shape(name, env));
+            }
         }
     }
-    (kept, outdated)
+    sorted
+}
+
+/// What of a network is as older versions of homelab made it: the Engine gives out addresses of its environment's range, and
+/// keeps those back that were planned for others then. It works, as homelab asks for every address.
+fn older_shape(network: &Network, gateway: Ipv4Addr) -> Option<Differences> {
+    let planned = ip_range(gateway);
+    let [pool] = network.pools.as_slice() else {
+        return None;
+    };
+    if pool.ip_range == Some(planned) && pool.auxiliary.is_empty() {
+        return None;
+    }
+    let found = pool.ip_range.map(|range| range.to_string());
+    let object = Object::new("network", network.name.as_str());
+    let mut older = Differences::default();
+    older.add(object.differs("ip_range", found, Some(planned.to_string())));
+    Some(older)
+}
+
+fn told_of_older_shape(name: &str, env: &str) -> Diagnostic {
+    Diagnostic::warning(
+        format!(
+            "network `{name}` was made by an older homelab: Docker itself may give out addresses of it, and keeps others back"
+        ),
+        format!(
+            "it works as it is, and is made anew when nothing is on it: `homelab env-down --env {env}`, then `homelab network-up` and `homelab env-up --env {env}`"
+        ),
+    )
 }
 
 /// That a network which the plan does not want has containers: in the way of whoever takes all networks down.
@@ -284,15 +312,13 @@ impl Differences {
         Self {
             all: vec![Object::new("network", name).unplanned()],
             texts: vec![cause.to_owned()],
-            is_major: true,
         }
     }
 
-    fn add(&mut self, difference: impl Into<Cause>, is_major: bool) {
+    fn add(&mut self, difference: impl Into<Cause>) {
         let Cause { text, difference } = difference.into();
         self.texts.push(text);
         self.all.extend(difference);
-        self.is_major |= is_major;
     }
 
     fn text(&self) -> String {
@@ -300,8 +326,9 @@ impl Differences {
     }
 }
 
-/// What of a network of ours is not as planned. Its pool may be any that contains the subnet: the order of the file must
-/// not force a network to be made anew. Nor must an upgrade of the Engine, so either parent will do.
+/// What of a network of ours is not as planned, so that planned containers would not work on it. Its pool may be any that
+/// contains the subnet: the order of the file must not force a network to be made anew. Nor must an upgrade of the Engine, so
+/// either parent will do.
 fn differences(target: &Target, env: &Env, network: &Network) -> Differences {
     let plan = target.plan;
     let mut all = Differences::default();
@@ -310,78 +337,28 @@ fn differences(target: &Target, env: &Env, network: &Network) -> Differences {
     };
     if network.driver != "macvlan" || network.mode.as_deref().unwrap_or("bridge") != "bridge" {
         let driver = differs("driver", Some(network.driver.clone()), "macvlan".to_owned());
-        let text = format!("its driver is {}", network.driver);
-        all.add(driver.because(text), true);
+        all.add(driver.because(format!("its driver is {}", network.driver)));
     }
     let parent = network.parent.as_deref().unwrap_or("missing");
     if parent != target.parent && parent != env.parent_link() {
         let parent = differs("parent", network.parent.clone(), target.parent.to_owned());
-        all.add(parent, true);
+        all.add(parent);
     }
     let [pool] = network.pools.as_slice() else {
         let found = format!("{} IPv4 pools", network.pools.len());
         let pools = differs("ipam", Some(found), "one".to_owned());
-        all.add(pools.because("it has not one IPv4 pool"), true);
+        all.add(pools.because("it has not one IPv4 pool"));
         return all;
     };
-    let Pool {
-        subnet,
-        ip_range,
-        gateway,
-        auxiliary,
-    } = pool;
-    if !subnet.contains(&plan.subnet) {
-        let (found, planned) = (subnet.to_string(), plan.subnet.to_string());
-        all.add(differs("subnet", Some(found), planned), true);
+    if !pool.subnet.contains(&plan.subnet) {
+        let (found, planned) = (pool.subnet.to_string(), plan.subnet.to_string());
+        all.add(differs("subnet", Some(found), planned));
     }
-    let planned = env.ip_range();
-    if *ip_range != Some(planned) {
-        let found = ip_range.map(|range| range.to_string());
-        all.add(differs("ip_range", found, planned.to_string()), true);
-    }
-    if *gateway != Some(plan.gateway) {
-        let found = gateway.map(|gateway| gateway.to_string());
-        all.add(differs("gateway", found, plan.gateway.to_string()), true);
-    }
-    if all.texts.is_empty() {
-        let planned = plan.auxiliary(env, &target.host.name, *subnet);
-        let planned = planned.into_keys().collect();
-        add_auxiliary(&mut all, target.host, env, &planned, auxiliary);
+    if pool.gateway != Some(plan.gateway) {
+        let found = pool.gateway.map(|gateway| gateway.to_string());
+        all.add(differs("gateway", found, plan.gateway.to_string()));
     }
     all
-}
-
-/// Addresses that a network gives out or keeps back although it should not.
-fn add_auxiliary(
-    all: &mut Differences,
-    host: &Host,
-    env: &Env,
-    planned: &BTreeSet<Ipv4Addr>,
-    found: &[Ipv4Addr],
-) {
-    let found: BTreeSet<Ipv4Addr> = found.iter().copied().collect();
-    let missing: Vec<Ipv4Addr> = planned.difference(&found).copied().collect();
-    let obsolete: Vec<Ipv4Addr> = found.difference(planned).copied().collect();
-    let mut parts = Vec::new();
-    if !missing.is_empty() {
-        parts.push(format!("it may give out {}", joined(&missing, ", ")));
-    }
-    if !obsolete.is_empty() {
-        parts.push(format!("it keeps {} back", joined(&obsolete, ", ")));
-    }
-    if parts.is_empty() {
-        return;
-    }
-    // The Engine refuses a container an address that the network keeps back.
-    let own = env
-        .services
-        .iter()
-        .filter(|service| service.host == host.name);
-    let mut planned_here = own.filter_map(|service| service.address);
-    let is_major = planned_here.any(|address| obsolete.contains(&address));
-    let object = Object::new("network", env.network());
-    let difference = object.differs("auxiliary addresses", None, None);
-    all.add(difference.because(parts.join(" and ")), is_major);
 }
 
 /// Pools and parents for the networks that have to be made.
@@ -405,7 +382,7 @@ fn new_networks(
     let mut new = Vec::new();
     for env in wanted {
         let name = env.network();
-        if kept.iter().any(|network| network.name == name) {
+        if staying.iter().any(|network| network.name == name) {
             continue;
         }
         // The rules of the plan saw to it that there are enough.
@@ -431,9 +408,7 @@ fn new_networks(
                 env: env.name.clone(),
                 parent,
                 subnet,
-                ip_range: env.ip_range(),
                 gateway: target.plan.gateway,
-                auxiliary: target.plan.auxiliary(env, &target.host.name, subnet),
             },
             cause,
         ));

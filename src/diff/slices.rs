@@ -27,16 +27,11 @@ pub(super) struct SlicePlan {
 
 /// Finds what has to be done so that there are the slices of the plan, and what stands in the way. Where isolation cannot
 /// be enforced nothing is.
-pub(super) fn up(
-    plan: &Plan,
-    state: &State,
-    diff: &mut Diff,
-    diagnostics: &mut Vec<Diagnostic>,
-) -> SlicePlan {
+pub(super) fn up(plan: &Plan, state: &State, diff: &mut Diff) -> SlicePlan {
     let mut steps = SlicePlan::default();
     let wanted: Vec<PlannedSlice> = plan.slices().collect();
     for slice in &wanted {
-        steps.want(slice, state, diagnostics);
+        steps.want(slice, state, &mut diff.errors);
     }
     for slice in &state.systemd.slices {
         if !slice.is_ours() || wanted.iter().any(|wanted| wanted.name == slice.name) {
@@ -58,7 +53,7 @@ pub(super) fn up(
                     allow: Vec::new(),
                     limits: Limits::default(),
                 };
-                steps.want(&without_rules, state, diagnostics);
+                steps.want(&without_rules, state, &mut diff.errors);
                 diff.warn(
                     format!("containers still run in slice `{}`, which the plan does not want", slice.name),
                     format!(
@@ -200,18 +195,21 @@ impl SlicePlan {
             .overrides
             .iter()
             .filter(|_| !is_effective(slice, found));
-        for path in overrides {
-            if SET_PROPERTY.iter().any(|folder| path.starts_with(folder)) {
-                self.overrides.push(path.clone());
-            } else {
-                diagnostics.push(Diagnostic::error(
+        let (by_command, by_others): (Vec<&String>, Vec<&String>) =
+            overrides.partition(|path| SET_PROPERTY.iter().any(|folder| path.starts_with(folder)));
+        if !by_others.is_empty() {
+            // To write the slice would change nothing.
+            diagnostics.extend(by_others.into_iter().map(|path| {
+                Diagnostic::error(
                     format!(
                         "`{path}` changes what slice `{name}` denies, and homelab did not make it"
                     ),
                     "take `IPAddressDeny=` and `IPAddressAllow=` out of it, then run this again",
-                ));
-            }
+                )
+            }));
+            return;
         }
+        self.overrides.extend(by_command.into_iter().cloned());
         let is_written = found.file.as_deref() == Some(unit_files::slice(slice).as_str());
         if is_written && found.pending && is_effective(slice, found) {
             self.apply.push((name.clone(), cause));

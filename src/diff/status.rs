@@ -1,12 +1,12 @@
 //! What there is beside what the plan says, on one screen. Pure.
 
 use super::difference::{Difference, Object};
-use super::links::shim_route;
+use super::links::shim_routes;
 use super::{Diff, Request, Selection, containers, diff, preflight};
 use crate::error::{Diagnostic, Error, Span};
 use crate::plan::naming::SHIM_UNIT;
 use crate::plan::{CompleteService, Env, Host, Isolation, Plan, Service};
-use crate::state::{Container, ContainerHealth, State};
+use crate::state::{Container, ContainerHealth, Route, State};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
@@ -119,6 +119,9 @@ impl Findings {
             Ok(diff) => {
                 for difference in &diff.differences {
                     self.add_difference(difference, format!("`{command}`"));
+                }
+                for diagnostic in diff.errors {
+                    self.add_diagnostic(diagnostic);
                 }
             }
             Err(error) => {
@@ -241,12 +244,19 @@ fn shim(plan: &Plan, host: &Host, state: &State, differs: &dyn Fn(&str) -> bool)
         }
     };
     let parents = plan.envs.iter().map(Env::parent_link);
-    let has_route = state.routes.contains(&shim_route(plan, host));
-    let route = if has_route { "there" } else { "missing" };
+    let is_there = |route: &Route| state.routes.contains(route);
+    let (there, missing): (Vec<Route>, Vec<Route>) = shim_routes(plan, host).partition(is_there);
+    let (routes, are) = match missing.as_slice() {
+        [] => (&there, "there"),
+        missing => (&missing.to_vec(), "missing"),
+    };
+    let word = if routes.len() == 1 { "route" } else { "routes" };
+    let routes = routes.iter().map(|route| route.destination.to_string());
+    let routes = routes.collect::<Vec<_>>().join(", ");
     Item {
         kind: "shim",
         name: name.clone(),
-        state: format!("{is}, route to {} {route}", plan.route),
+        state: format!("{is}, {word} to {routes} {are}"),
         differs: differs(name) || parents.into_iter().any(|link| differs(&link)),
     }
 }

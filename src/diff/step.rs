@@ -29,6 +29,8 @@ pub struct Diff {
     pub differences: Vec<Difference>,
     /// What a person should know although it stops nothing.
     pub warnings: Vec<Diagnostic>,
+    /// What stands in the way of a part of what is wanted. The steps are those of the rest.
+    pub errors: Vec<Diagnostic>,
 }
 
 /// One act.

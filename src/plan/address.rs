@@ -1,6 +1,6 @@
 //! Address arithmetic: ranges, the prefixes that cover them, wider pools, hardware addresses. Pure.
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv4Subnets};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -112,6 +112,11 @@ impl Range {
         net.contains(&self.first) && net.contains(&self.last)
     }
 
+    /// The prefixes that together have exactly its addresses.
+    pub fn subnets(self) -> impl Iterator<Item = Ipv4Net> {
+        Ipv4Subnets::new(self.first, self.last, 0)
+    }
+
     /// Its addresses from the lowest to the highest.
     pub fn addresses(self) -> impl Iterator<Item = Ipv4Addr> {
         (u32::from(self.first)..=u32::from(self.last)).map(Ipv4Addr::from)
@@ -156,6 +161,25 @@ pub fn pool(subnet: Ipv4Net, step: u8) -> Option<Ipv4Net> {
         .checked_sub(step)
         .filter(|length| *length > 0)?;
     Some(Ipv4Net::new(subnet.network(), length).ok()?.trunc())
+}
+
+/// What leads to all `ranges`: one prefix when it has none of the addresses to be `kept_out`, else their exact cover.
+pub fn routes(ranges: &[Range], kept_out: &[Range]) -> Vec<Ipv4Net> {
+    let fits = |net: &Ipv4Net| !kept_out.iter().any(|range| range.overlaps(Range::of(*net)));
+    match Range::cover(ranges.iter().copied()).filter(fits) {
+        Some(cover) => vec![cover],
+        None => {
+            let subnets: Vec<Ipv4Net> = ranges.iter().flat_map(|range| range.subnets()).collect();
+            Ipv4Net::aggregate(&subnets)
+        }
+    }
+}
+
+/// Where the Engine takes addresses for an environment's network from: the gateway's own alone, which it never gives to a
+/// container. So it has none left, every address is given by homelab, and nothing that is planned for services, hosts or ranges is
+/// part of a network.
+pub fn ip_range(gateway: Ipv4Addr) -> Ipv4Net {
+    Ipv4Net::from(gateway)
 }
 
 /// A hardware address of Ethernet, six bytes (IEEE 802 MAC address); written in lower-case hexadecimal with colons.
@@ -308,6 +332,36 @@ mod tests {
         );
         assert_eq!(Range::cover([range("10.0.0.5")]), Some(net("10.0.0.5/32")));
         assert_eq!(Range::cover([]), None);
+    }
+
+    #[test]
+    fn one_prefix_leads_to_ranges_where_one_fits() {
+        let home = [
+            range("192.168.1.192-192.168.1.223"),
+            range("192.168.1.224-192.168.1.249"),
+        ];
+        let gateway = range("192.168.1.1");
+        assert_eq!(routes(&home, &[gateway]), [net("192.168.1.192/26")]);
+        let beside = [
+            range("192.168.1.100-192.168.1.149"),
+            range("192.168.1.150-192.168.1.199"),
+        ];
+        let exact = [
+            "192.168.1.100/30",
+            "192.168.1.104/29",
+            "192.168.1.112/28",
+            "192.168.1.128/26",
+            "192.168.1.192/29",
+        ];
+        assert_eq!(routes(&beside, &[gateway]), exact.map(net));
+        let wide = [range("10.0.10.0/24"), range("10.0.20.0/24")];
+        assert_eq!(routes(&wide, &[range("10.0.0.1")]), wide.map(cover_of));
+        assert_eq!(routes(&wide, &[]), [net("10.0.0.0/19")]);
+        assert_eq!(routes(&[], &[]), []);
+    }
+
+    fn cover_of(range: Range) -> Ipv4Net {
+        Range::cover([range]).unwrap_or_default()
     }
 
     #[test]

@@ -4,7 +4,7 @@ mod environment;
 
 use environment::{EnvBuilder, replicas};
 
-use super::address::RangeError;
+use super::address::{RangeError, routes};
 use super::isolation::{Cpus, Isolation, Limits};
 use super::naming::SHIM_LINK;
 use super::service::{ComposeNetwork, ComposeVolume, Service, parse_bytes};
@@ -160,10 +160,13 @@ impl<'a> PlanBuilder<'a> {
                 })
             })
             .collect::<Option<_>>()?;
+        let gateway = *self.gateway.as_ref()?.get_ref();
+        let dhcp = self.dhcp.as_ref().map(|range| *range.get_ref());
+        let routes = shim_routes(&envs, gateway, dhcp);
         Some(Plan {
             subnet: *self.subnet.as_ref()?.get_ref(),
-            gateway: *self.gateway.as_ref()?.get_ref(),
-            dhcp: self.dhcp.as_ref().map(|range| *range.get_ref()),
+            gateway,
+            dhcp,
             isolation: self.isolation,
             shim_name: self.shim_name.get_ref().clone(),
             hosts,
@@ -172,7 +175,7 @@ impl<'a> PlanBuilder<'a> {
                 .iter()
                 .map(|(name, range)| (name.get_ref().clone(), *range.get_ref()))
                 .collect(),
-            route: Range::cover(envs.iter().map(|env| env.range))?,
+            routes,
             envs,
             default_env: self
                 .config
@@ -181,6 +184,13 @@ impl<'a> PlanBuilder<'a> {
                 .map(|name| name.get_ref().clone()),
         })
     }
+}
+
+/// What the shim leads to: never to the router or to those whom it gives addresses.
+fn shim_routes(envs: &[Env], gateway: Ipv4Addr, dhcp: Option<Range>) -> Vec<Ipv4Net> {
+    let ranges: Vec<Range> = envs.iter().map(|env| env.range).collect();
+    let kept_out: Vec<Range> = dhcp.into_iter().chain([Range::single(gateway)]).collect();
+    routes(&ranges, &kept_out)
 }
 
 fn read_hosts(config: &Config, problems: &mut Problems) -> Vec<PartialHost> {

@@ -3,7 +3,7 @@
 
 use super::naming::slice_name;
 use super::{Env, Plan, Range};
-use ipnet::{Ipv4Net, Ipv4Subnets};
+use ipnet::Ipv4Net;
 use std::fmt;
 use std::net::Ipv4Addr;
 
@@ -115,8 +115,7 @@ impl Plan {
         let is_denied = |address: &Ipv4Addr| denied.iter().any(|range| range.contains(*address));
         let mut allow: Vec<Ipv4Addr> = machines.filter(is_denied).collect();
         allow.sort_unstable();
-        let exact = |range: &Range| Ipv4Subnets::new(range.first(), range.last(), 0);
-        let mut deny: Vec<Ipv4Net> = denied.iter().flat_map(exact).collect();
+        let mut deny: Vec<Ipv4Net> = denied.iter().flat_map(|range| range.subnets()).collect();
         deny.sort_unstable();
         Some(PlannedSlice {
             name: slice_name(&env.name),

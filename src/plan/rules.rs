@@ -12,10 +12,7 @@ use crate::input::problem::Span;
 use std::net::Ipv4Addr;
 use toml::Spanned;
 
-/// Docker keeps every address that must not be given out as an entry of its own; above this many the `ip_range` is a bad fit.
-const MOST_AUXILIARY: u64 = 4096;
-
-const CHECKS: [fn(&PlanBuilder, &mut Problems); 19] = [
+const CHECKS: [fn(&PlanBuilder, &mut Problems); 18] = [
     what_is_needed_is_there,
     addresses_are_in_the_subnet,
     network_and_broadcast_are_nobodys,
@@ -24,7 +21,6 @@ const CHECKS: [fn(&PlanBuilder, &mut Problems); 19] = [
     environments_do_not_overlap,
     environments_keep_out_of_dhcp,
     environments_keep_out_of_what_is_taken,
-    environments_are_near_each_other,
     pools_are_wide_enough,
     services::one_host_is_primary,
     names::names_fit,
@@ -399,74 +395,20 @@ fn environments_keep_out_of_what_is_taken(builder: &PlanBuilder, problems: &mut 
     }
 }
 
-/// One route of the shim leads to all environments; it must not take the gateway or the whole LAN with it.
-fn environments_are_near_each_other(builder: &PlanBuilder, problems: &mut Problems) {
-    let (Some(subnet), Some(gateway)) = (&builder.subnet, &builder.gateway) else {
-        return;
-    };
-    let net = *subnet.get_ref();
-    let ranges: Vec<_> = env_ranges(builder).collect();
-    let gateway = *gateway.get_ref();
-    let is_wrong = |range: &Range| !range.is_inside(net) || range.contains(gateway);
-    if ranges.iter().any(|(_, range, _)| is_wrong(range)) {
-        return;
-    }
-    let Some(route) = Range::cover(ranges.iter().map(|(_, range, _)| *range)) else {
-        return;
-    };
-    let (Some((_, _, first)), Some((_, _, last))) = (
-        ranges.iter().min_by_key(|(_, range, _)| range.first()),
-        ranges.iter().max_by_key(|(_, range, _)| range.last()),
-    ) else {
-        return;
-    };
-    let what = if route == net {
-        format!(
-            "the environments reach over the whole subnet: the shim's route to them would be {route}, which is the LAN itself"
-        )
-    } else if route.contains(&gateway) {
-        format!("the environments surround the gateway: the shim's route to them would be {route}")
-    } else {
-        return;
-    };
-    let problem = Diagnostic::error_at(last.clone(), what)
-        .hint("choose ranges that lie together in one half of the subnet, without the gateway");
-    problems.push(if first == last {
-        problem
-    } else {
-        problem.context(first.clone(), "the first range")
-    });
-}
-
 fn pools_are_wide_enough(builder: &PlanBuilder, problems: &mut Problems) {
     let Some(net) = builder.subnet.as_ref().map(|subnet| *subnet.get_ref()) else {
         return;
     };
-    for (index, (env, range, span)) in env_ranges(builder).enumerate() {
+    for (index, (env, _, span)) in env_ranges(builder).enumerate() {
         let name = env.name.get_ref();
         let step = u8::try_from(index).unwrap_or(u8::MAX);
         if pool(net, step).is_none() {
             problems.push(
                 Diagnostic::error_at(
-                    span.clone(),
+                    span,
                     format!("there is no pool left for environment `{name}`"),
                 )
                 .hint("each environment needs a subnet one bit wider than the one before; use fewer environments"),
-            );
-        }
-        let Some(cover) = Range::cover([range]) else {
-            continue;
-        };
-        let outside = Range::of(cover).len() - range.len();
-        if outside > MOST_AUXILIARY {
-            problems.push(
-                Diagnostic::error_at(
-                    span,
-                    format!(
-                        "the range of environment `{name}` fits no CIDR: {cover}, the smallest, has {outside} addresses more"
-                    ),
-                )
-                .hint("begin the range at a multiple of its size"),
             );
         }
     }

@@ -6,8 +6,9 @@ pub use files::{HOME, PlanFiles};
 
 use super::naming::mac_of;
 use super::service::Dependency;
-use super::{CompleteService, DependencyCondition, Env, Plan, PlannedSlice, Service, Volume, pool};
-use std::collections::BTreeMap;
+use super::{
+    CompleteService, DependencyCondition, Env, Plan, PlannedSlice, Service, Volume, joined,
+};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use toml::Spanned;
@@ -35,65 +36,9 @@ fn service<'a>(plan: &'a Plan, env_name: &str, name: &str) -> &'a Service {
     found.unwrap_or_else(|| unreachable!("there is no {name}"))
 }
 
-/// Auxiliary addresses by their last byte.
-fn auxiliary(plan: &Plan, env_name: &str, host: &str, step: u8) -> BTreeMap<u8, String> {
-    let pool = pool(plan.subnet, step).unwrap_or_default();
-    plan.auxiliary(env(plan, env_name), host, pool)
-        .into_iter()
-        .map(|(address, what)| (address.octets()[3], what))
-        .collect()
-}
-
-fn named(pairs: &[(u8, &str)]) -> BTreeMap<u8, String> {
-    pairs
-        .iter()
-        .map(|(last, what)| (*last, (*what).to_owned()))
-        .collect()
-}
-
 #[test]
 fn one_route_covers_all_environments() {
-    assert_eq!(real_home().route.to_string(), "192.168.1.192/26");
-}
-
-#[test]
-fn an_environments_ip_range_is_the_smallest_cidr() {
-    let plan = real_home();
-    assert_eq!(
-        env(&plan, "prod").ip_range().to_string(),
-        "192.168.1.192/27"
-    );
-    assert_eq!(
-        env(&plan, "preprod").ip_range().to_string(),
-        "192.168.1.224/27"
-    );
-}
-
-#[test]
-fn docker_keeps_what_must_not_be_given_out() {
-    let plan = real_home();
-    assert_eq!(
-        auxiliary(&plan, "prod", "raspberry-pi", 0),
-        named(&[
-            (204, "host-raspberry-pi"),
-            (205, "service-jellyfin-on-n100"),
-        ])
-    );
-    let tools = |last| format!("reserved-network-tools-192.168.1.{last}");
-    let mut expected = named(&[
-        (235, "service-jellyfin-on-n100"),
-        (253, "shim-n100"),
-        (254, "shim-raspberry-pi"),
-    ]);
-    expected.extend([250, 251, 252].map(|last| (last, tools(last))));
-    // In the wider /23 the address .255 is the pool's own broadcast, which Docker keeps by itself.
-    assert_eq!(auxiliary(&plan, "preprod", "raspberry-pi", 1), expected);
-    // In a /22 it is not, and it is the LAN's broadcast all the same.
-    expected.insert(255, "outside-192.168.1.255".to_owned());
-    assert_eq!(auxiliary(&plan, "preprod", "raspberry-pi", 2), expected);
-    // The other host keeps the services of this one.
-    let others: Vec<u8> = auxiliary(&plan, "prod", "n100", 0).into_keys().collect();
-    assert_eq!(others, [200, 201, 202, 203, 204, 206]);
+    assert_eq!(joined(&real_home().routes, " "), "192.168.1.192/26");
 }
 
 #[test]

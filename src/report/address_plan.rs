@@ -1,7 +1,7 @@
 //! The address plan as a table that a person reads at a glance, in the order of the addresses.
 
 use super::{Report, out};
-use crate::plan::{Env, Host, Isolation, Limits, Plan, Range, Service};
+use crate::plan::{Env, Host, Isolation, Limits, Plan, Range, Service, ip_range};
 use comfy_table::{Table, presets};
 use ipnet::Ipv4Net;
 use serde_json::{Value, json};
@@ -64,14 +64,14 @@ fn machines(plan: &Plan) -> Vec<Row> {
             detail: String::new(),
             object: json!({ "kind": "gateway", "address": plan.gateway }),
         },
-        Row {
-            first: plan.route.network(),
-            address: plan.route.to_string(),
-            name: "shim route".to_owned(),
-            detail: format!("how hosts reach containers, over {}", plan.shim_name),
-            object: json!({ "kind": "route", "destination": plan.route, "link": plan.shim_name }),
-        },
     ];
+    rows.extend(plan.routes.iter().map(|route| Row {
+        first: route.network(),
+        address: route.to_string(),
+        name: "shim route".to_owned(),
+        detail: format!("how hosts reach containers, over {}", plan.shim_name),
+        object: json!({ "kind": "route", "destination": route, "link": plan.shim_name }),
+    }));
     if let Some(dhcp) = plan.dhcp {
         rows.push(range("dhcp", "DHCP", "the router hands these out", dhcp));
     }
@@ -144,7 +144,7 @@ fn environment(plan: &Plan, env: &Env, pool: Ipv4Net) -> Vec<Row> {
         detail: detail.join(", "),
         object: json!({
             "kind": "environment", "name": env.name, "range": env.range, "network": env.network(),
-            "pool": pool, "ip_range": env.ip_range(), "addresses": env.range.len(), "free": free,
+            "pool": pool, "ip_range": ip_range(plan.gateway), "addresses": env.range.len(), "free": free,
             "memory": memory, "cpus": cpus.map(|cpus| cpus.to_string()),
         }),
     }];

@@ -101,7 +101,7 @@ fn orphans_are_reported_and_removed_when_asked_for(suite: &str) {
         .says("removed container store-preprod");
     assert!(pi.try_sh("docker inspect store-preprod").is_err());
     // What is not ours is no orphan.
-    pi.sh("docker run -d --name guest --network homelab-preprod lab/web:1 sleep 600");
+    pi.sh("docker run -d --name guest --network homelab-preprod --ip 192.168.1.240 lab/web:1 sleep 600");
     pi.homelab("env-down --remove-orphans").exits(0);
     assert_eq!(pi.sh("docker ps --format '{{.Names}}'"), "guest\n");
 

@@ -5,6 +5,7 @@
 
 mod disks;
 mod run;
+mod watch;
 
 pub use run::Run;
 

@@ -14,6 +14,7 @@ mod changes;
 mod compose;
 mod compose_home;
 mod faults;
+mod growth;
 mod home;
 mod isolation;
 mod main_job;

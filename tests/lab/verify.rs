@@ -84,7 +84,9 @@ fn verify_proves_what_is_and_finds_what_is_wrong(suite: &str) {
     check_apart(&pi, "after it was put back");
 
     // Run by hand on the network of the other environment, in no slice.
-    pi.sh("docker run -d --name guest --network homelab-prod lab/web:1 sleep 600");
+    pi.sh(
+        "docker run -d --name guest --network homelab-prod --ip 192.168.1.210 lab/web:1 sleep 600",
+    );
     assert_eq!(differences(&pi, 3), pairs(["prod to preprod: partly"]));
     pi.homelab("verify")
         .exits(3)
@@ -92,7 +94,7 @@ fn verify_proves_what_is_and_finds_what_is_wrong(suite: &str) {
         .says("remove it, or run it with `--cgroup-parent homelab-prod.slice`");
     pi.sh("docker rm -f guest");
     // One of preproduction that is plugged into production as well.
-    pi.sh("docker run -d --name guest --network homelab-prod --cgroup-parent homelab-preprod.slice lab/web:1 sleep 600");
+    pi.sh("docker run -d --name guest --network homelab-prod --ip 192.168.1.210 --cgroup-parent homelab-preprod.slice lab/web:1 sleep 600");
     let found = differences(&pi, 3);
     assert!(found.contains("prod to prod: partly"), "{found:?}");
     pi.sh("docker rm -f guest");

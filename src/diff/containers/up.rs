@@ -8,7 +8,7 @@ use super::decision::{ContainerDecision, Decisions};
 use super::{PullPhase, Selection, remove, unplanned};
 use crate::diff::difference::{Cause, Object};
 use crate::diff::step::{ContainerAction, ImageAction, NetworkAction, NewContainer, VolumeAction};
-use crate::diff::{Diff, StepId, allocation, named};
+use crate::diff::{Diff, StepId, allocation};
 use crate::error::{Diagnostic, Error, none_of};
 use crate::plan::naming::successor_name;
 use crate::plan::{CompleteService, DependencyCondition, PullPolicy, Service, Volume};
@@ -16,20 +16,45 @@ use crate::state::{Api, Container, Mount, State};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-/// What brings the services up.
+/// What brings the services up. A service whose address is not to be had is left out, with those that wait for it, and told
+/// about.
 ///
 /// # Errors
-/// Everything that stands in the way; nothing has been changed.
+/// Everything else that stands in the way; nothing has been changed.
 pub fn up(
     selection: &Selection,
     services: &[CompleteService],
     state: &State,
 ) -> Result<Diff, Error> {
+    let mut left = services.to_vec();
+    let mut errors = Vec::new();
+    loop {
+        let (mut diff, blocked) = up_without_blocked(selection, &left, state)?;
+        if blocked.is_empty() {
+            diff.errors = errors;
+            return Ok(diff);
+        }
+        let names: BTreeSet<&str> = blocked.iter().map(|(name, _)| name.as_str()).collect();
+        left.retain(|service| !names.contains(service.name.as_str()));
+        errors.extend(blocked.into_iter().map(|(_, why)| why));
+    }
+}
+
+/// Services that cannot be had as planned, with why.
+type Blocked = Vec<(String, Diagnostic)>;
+
+/// The steps, unless a service is blocked.
+fn up_without_blocked(
+    selection: &Selection,
+    services: &[CompleteService],
+    state: &State,
+) -> Result<(Diff, Blocked), Error> {
     let mut up = Up {
         selection,
         state,
         diff: Diff::default(),
         diagnostics: Vec::new(),
+        blocked: Vec::new(),
         pulled: BTreeMap::new(),
         made: BTreeMap::new(),
         freed: BTreeMap::new(),
@@ -39,7 +64,7 @@ pub fn up(
     };
     if selection.pulls == PullPhase::Alone {
         up.pull_always(services);
-        return Ok(up.diff);
+        return Ok((up.diff, Blocked::new()));
     }
     let addresses = up.addresses(services);
     up.wanted = addresses.values().copied().collect();
@@ -51,6 +76,10 @@ pub fn up(
     up.diagnostics.append(&mut diagnostics);
     up.check(services, &decisions, &addresses);
     none_of(std::mem::take(&mut up.diagnostics))?;
+    if !up.blocked.is_empty() {
+        up.block_dependents(services);
+        return Ok((up.diff, up.blocked));
+    }
     if selection.pulls == PullPhase::Planned {
         up.pull_always(services);
     }
@@ -66,7 +95,7 @@ pub fn up(
     for (service, address, decision, made) in ordered {
         up.start(service, address, decision, made);
     }
-    Ok(up.diff)
+    Ok((up.diff, Blocked::new()))
 }
 
 /// The names of containers that are made anew.
@@ -92,6 +121,8 @@ struct Up<'a> {
     state: &'a State,
     diff: Diff,
     diagnostics: Vec<Diagnostic>,
+    /// What stands in the way of one service alone.
+    blocked: Blocked,
     /// The step that pulls an image.
     pulled: BTreeMap<String, StepId>,
     /// The step that makes a volume or a network, by kind and name.
@@ -132,13 +163,43 @@ impl Up<'_> {
             if *decision != ContainerDecision::Keep
                 && let Some(address) = addresses.get(&service.container())
             {
-                self.check_free(*address, &moving);
+                let blocked = self.check_address(*address, &moving);
+                self.blocked
+                    .extend(blocked.map(|why| (service.name.clone(), why)));
             }
             if is_new {
                 self.check_needs(service);
             } else {
                 self.warn_of_networks(service);
             }
+        }
+    }
+
+    /// Adds to what is blocked who needs a blocked service that does not run already.
+    fn block_dependents(&mut self, services: &[CompleteService]) {
+        let runs = |name: &str| {
+            let env = &self.selection.env.name;
+            let mut all = self.state.docker.instances(env, name);
+            all.any(Container::is_running)
+        };
+        loop {
+            let is_blocked = |name: &str| self.blocked.iter().any(|(blocked, _)| blocked == name);
+            let more = services.iter().find_map(|service| {
+                if is_blocked(&service.name) {
+                    return None;
+                }
+                let needs = service.depends_on.iter().find(|dependency| {
+                    let name = dependency.service.get_ref();
+                    dependency.is_required && is_blocked(name) && !runs(name)
+                })?;
+                Some((service.name.clone(), needs.service.get_ref().clone()))
+            });
+            let Some((name, needed)) = more else { return };
+            let why = Diagnostic::error(
+                format!("service `{name}` depends on `{needed}`, which cannot be started"),
+                format!("it comes up with the next `homelab env-up` when `{needed}` can"),
+            );
+            self.blocked.push((name, why));
         }
     }
 
@@ -168,17 +229,16 @@ impl Up<'_> {
             }
         }
         without.dedup();
-        if !without.is_empty() {
-            self.diagnostics.push(Diagnostic::error(
+        self.blocked.extend(without.into_iter().map(|name| {
+            let why = Diagnostic::error(
                 format!(
-                    "the range {} of environment `{}` has no free address left for {}",
-                    env.range,
-                    env.name,
-                    named(&without)
+                    "the range {} of environment `{}` has no free address left for `{name}`",
+                    env.range, env.name
                 ),
                 "widen the range, or take services away",
-            ));
-        }
+            );
+            (name, why)
+        }));
         found
     }
 

@@ -1,10 +1,9 @@
 //! What may be done to the Engine's networks. Pure.
 
 use super::{StepText, Thing, Verb, WORKING};
-use crate::plan::ComposeNetwork;
 use crate::plan::naming::network_name;
+use crate::plan::{ComposeNetwork, ip_range};
 use ipnet::Ipv4Net;
-use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 /// An act of the Engine on a network.
@@ -32,12 +31,8 @@ pub struct NewNetwork {
     pub parent: String,
     /// The prefix that its containers take for on-link.
     pub subnet: Ipv4Net,
-    /// Where addresses are taken from.
-    pub ip_range: Ipv4Net,
     /// The default route of its containers.
     pub gateway: Ipv4Addr,
-    /// Addresses that are not given out, with what they are for.
-    pub auxiliary: BTreeMap<Ipv4Addr, String>,
 }
 
 impl NetworkAction {
@@ -59,12 +54,11 @@ impl NetworkAction {
                 "network",
                 network_name(&network.env),
                 format!(
-                    "macvlan on {}, subnet {}, ip_range {}, gateway {}, {} addresses kept",
+                    "macvlan on {}, subnet {}, ip_range {}, gateway {}",
                     network.parent,
                     network.subnet,
-                    network.ip_range,
-                    network.gateway,
-                    network.auxiliary.len()
+                    ip_range(network.gateway),
+                    network.gateway
                 ),
             ),
             Self::CreateCompose(network) => {

@@ -9,7 +9,7 @@ use crate::plan::naming::{
     LABEL_COMPOSE_NETWORK, LABEL_ENVIRONMENT, LABEL_FINGERPRINT, LABEL_SERVICE, SHIM_UNIT,
     compose_label, network_name, successor_name,
 };
-use crate::plan::{DependencyCondition, unit_files};
+use crate::plan::{DependencyCondition, ip_range, unit_files};
 use crate::state::{
     Api, Container, Docker, Endpoint, Health, Link, Network, Pool, Slice, State, Systemd,
 };
@@ -255,9 +255,9 @@ fn create_network(new: &NewNetwork, id: String, links: &[Link], docker: &mut Doc
         mode: Some("bridge".to_owned()),
         pools: vec![Pool {
             subnet: new.subnet,
-            ip_range: Some(new.ip_range),
+            ip_range: Some(ip_range(new.gateway)),
             gateway: Some(new.gateway),
-            auxiliary: new.auxiliary.keys().copied().collect(),
+            auxiliary: Vec::new(),
         }],
         labels: BTreeMap::from([(LABEL_ENVIRONMENT.to_owned(), new.env.clone())]),
     });

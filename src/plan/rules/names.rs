@@ -5,7 +5,7 @@ use crate::input::homelab_toml::{Address, Text};
 use crate::input::problem::{Span, suggestion};
 use crate::plan::Problems;
 use crate::plan::builder::{PartialEnv, PartialService, PlanBuilder};
-use crate::plan::naming::{LINK_NAME_BYTES, PARENT_LINK_PREFIX};
+use crate::plan::naming::{LINK_NAME_BYTES, PARENT_LINK_PREFIX, parent_link};
 use crate::plan::service::is_dns_label;
 use std::collections::BTreeMap;
 
@@ -29,20 +29,45 @@ pub(super) fn names_fit(builder: &PlanBuilder, problems: &mut Problems) {
     container_names_differ(builder, problems);
 }
 
+/// Folders of /proc/sys/net/ipv4/conf that are no link's.
+const RESERVED: [&str; 2] = ["all", "default"];
+
+/// Whether a text is the name of a link for everybody who reads it. The kernel takes more (`dev_valid_name()`), but reads `%d` as
+/// a number of its own, and network managers read patterns and lists.
+fn is_link_name(text: &str) -> bool {
+    (1..=LINK_NAME_BYTES).contains(&text.len())
+        && text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+}
+
 fn links_fit(builder: &PlanBuilder, problems: &mut Problems) {
     let parents = || builder.hosts.iter().filter_map(|host| host.parent.as_ref());
     for name in std::iter::once(&builder.shim_name).chain(parents()) {
         let text = name.get_ref();
-        // dev_valid_name() of the kernel.
-        let fits = (1..=LINK_NAME_BYTES).contains(&text.len())
-            && !text.contains(|c: char| c == '/' || c == ':' || c.is_whitespace())
-            && text != "."
-            && text != "..";
-        if !fits {
+        if RESERVED.contains(&text.as_str()) {
+            let what = format!("`{text}` cannot be the name of a link");
+            let hint = "the kernel has settings of its own under that name; choose another one";
+            problems.push(Diagnostic::error_at(name.span(), what).hint(hint));
+        } else if !is_link_name(text) {
             let what = format!("`{text}` cannot be the name of a link");
             problems.push(Diagnostic::error_at(name.span(), what).hint(format!(
-                "links have 1 to {LINK_NAME_BYTES} bytes, without spaces, `/` and `:`"
+                "names of links have 1 to {LINK_NAME_BYTES} letters, digits, `.`, `_` and `-`, and begin with a letter or a digit"
             )));
+        }
+    }
+    for env in &builder.envs {
+        if parent_link(env.name.get_ref()) == *builder.shim_name.get_ref() {
+            let what = format!(
+                "`{}` is the shim and the parent link of environment `{}` at once",
+                builder.shim_name.get_ref(),
+                env.name.get_ref()
+            );
+            problems.push(
+                Diagnostic::error_at(builder.shim_name.span(), what)
+                    .hint("choose another name for the shim"),
+            );
         }
     }
     let shim = builder.shim_name.get_ref();

@@ -4,7 +4,7 @@ use super::{Engine, engine_error, ignore_not_found, message, request, with_timeo
 use crate::diff::step::{NetworkAction, NewNetwork, VolumeAction};
 use crate::error::Error;
 use crate::plan::naming::{LABEL_ENVIRONMENT, compose_label, network_name};
-use crate::plan::{ComposeNetwork, ComposeVolume};
+use crate::plan::{ComposeNetwork, ComposeVolume, ip_range};
 use bollard::errors::Error as EngineError;
 use bollard::models::{Ipam, IpamConfig, NetworkCreateRequest, VolumeCreateRequest};
 use std::collections::HashMap;
@@ -41,11 +41,6 @@ impl Engine {
     /// When the name or the gateway is taken meanwhile, or the Engine fails.
     async fn create_network(&self, network: &NewNetwork) -> Result<(), Error> {
         let name = network_name(&network.env);
-        let auxiliary = network
-            .auxiliary
-            .iter()
-            .map(|(address, what)| (what.clone(), address.to_string()))
-            .collect();
         let request = NetworkCreateRequest {
             name: name.clone(),
             driver: Some("macvlan".to_owned()),
@@ -56,9 +51,9 @@ impl Engine {
             ipam: Some(Ipam {
                 config: Some(vec![IpamConfig {
                     subnet: Some(network.subnet.to_string()),
-                    ip_range: Some(network.ip_range.to_string()),
+                    ip_range: Some(ip_range(network.gateway).to_string()),
                     gateway: Some(network.gateway.to_string()),
-                    auxiliary_addresses: Some(auxiliary),
+                    auxiliary_addresses: None,
                 }]),
                 ..Ipam::default()
             }),

@@ -9,8 +9,25 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 impl<'a> Up<'a> {
-    /// Whether somebody who is not among the `moving` has an address and keeps it.
-    pub(super) fn check_free(&mut self, address: Ipv4Addr, moving: &BTreeSet<&str>) {
+    /// What keeps a service from an address: somebody who is not among the `moving` has it and keeps it, or the network, made
+    /// by an older homelab, keeps it back.
+    pub(super) fn check_address(
+        &self,
+        address: Ipv4Addr,
+        moving: &BTreeSet<&str>,
+    ) -> Option<Diagnostic> {
+        let env = self.selection.env;
+        let network = self.state.docker.network(&env.network());
+        let mut pools = network.into_iter().flat_map(|network| &network.pools);
+        if pools.any(|pool| pool.auxiliary.contains(&address)) {
+            let (network, env) = (env.network(), &env.name);
+            return Some(Diagnostic::error(
+                format!("network `{network}`, made by an older homelab, keeps {address} back"),
+                format!(
+                    "have it made anew: `homelab env-down --env {env}`, then `homelab network-up` and `homelab env-up --env {env}`"
+                ),
+            ));
+        }
         let holder = self.state.docker.containers.iter().find(|container| {
             let holds = container
                 .networks
@@ -18,17 +35,14 @@ impl<'a> Up<'a> {
                 .any(|endpoint| endpoint.address == Some(address));
             holds && !moving.contains(container.name.as_str())
         });
-        if let Some(holder) = holder
-            && !self.freed.contains_key(&address)
-        {
-            self.diagnostics.push(Diagnostic::error(
-                format!("container `{}` has {address} already", holder.name),
-                format!(
-                    "remove it with `docker rm -f {}`, or plan another address",
-                    holder.name
-                ),
-            ));
-        }
+        let holder = holder.filter(|_| !self.freed.contains_key(&address))?;
+        Some(Diagnostic::error(
+            format!("container `{}` has {address} already", holder.name),
+            format!(
+                "remove it with `docker rm -f {}`, or plan another address",
+                holder.name
+            ),
+        ))
     }
 
     /// Whether what others make is there: external networks and volumes, and images that are not pulled.
@@ -152,7 +166,7 @@ impl<'a> Up<'a> {
                 && found.compose_environment() == Some(service.env.as_str())
                 && !found.is_made_from(&planned.fingerprint())
             {
-                let warning = other_network(name, &service.env);
+                let warning = other_network(name, &service.env).into_warning();
                 if !self.diff.warnings.contains(&warning) {
                     self.diff.warnings.push(warning);
                 }
