@@ -1,8 +1,11 @@
 //! Bringing services up: what each one's container needs, and in which order. Pure.
 
+mod addresses;
 mod dependencies;
 mod isolation_bypass;
 mod prerequisites;
+
+use addresses::Blocked;
 
 use super::decision::{ContainerDecision, Decisions};
 use super::{PullPhase, Selection, remove, unplanned};
@@ -39,9 +42,6 @@ pub fn up(
         errors.extend(blocked.into_iter().map(|(_, why)| why));
     }
 }
-
-/// Services that cannot be had as planned, with why.
-type Blocked = Vec<(String, Diagnostic)>;
 
 /// The steps, unless a service is blocked.
 fn up_without_blocked(
@@ -175,71 +175,10 @@ impl Up<'_> {
         }
     }
 
-    /// Adds to what is blocked who needs a blocked service that does not run already.
-    fn block_dependents(&mut self, services: &[CompleteService]) {
-        let runs = |name: &str| {
-            let env = &self.selection.env.name;
-            let mut all = self.state.docker.instances(env, name);
-            all.any(Container::is_running)
-        };
-        loop {
-            let is_blocked = |name: &str| self.blocked.iter().any(|(blocked, _)| blocked == name);
-            let more = services.iter().find_map(|service| {
-                if is_blocked(&service.name) {
-                    return None;
-                }
-                let needs = service.depends_on.iter().find(|dependency| {
-                    let name = dependency.service.get_ref();
-                    dependency.is_required && is_blocked(name) && !runs(name)
-                })?;
-                Some((service.name.clone(), needs.service.get_ref().clone()))
-            });
-            let Some((name, needed)) = more else { return };
-            let why = Diagnostic::error(
-                format!("service `{name}` depends on `{needed}`, which cannot be started"),
-                format!("it comes up with the next `homelab env-up` when `{needed}` can"),
-            );
-            self.blocked.push((name, why));
-        }
-    }
-
     fn free(&mut self, container: &Container, step: StepId) {
         if let Some(address) = allocation::current(container, self.selection.env) {
             self.freed.insert(address, step);
         }
-    }
-
-    /// The addresses of the services that have one, by container: the planned one, else the one that its container has,
-    /// else the lowest free one.
-    fn addresses(&mut self, services: &[CompleteService]) -> BTreeMap<String, Ipv4Addr> {
-        let (plan, env) = (self.selection.plan, self.selection.env);
-        let mut available = allocation::available(plan, env, self.state);
-        let mut found = BTreeMap::new();
-        let mut without = Vec::new();
-        for service in services.iter().filter(|service| service.is_on_lan) {
-            let address = service
-                .address
-                .or_else(|| allocation::sticky(plan, env, service, self.state))
-                .or_else(|| available.next());
-            match address {
-                Some(address) => {
-                    found.insert(service.container(), address);
-                }
-                None => without.push(service.name.clone()),
-            }
-        }
-        without.dedup();
-        self.blocked.extend(without.into_iter().map(|name| {
-            let why = Diagnostic::error(
-                format!(
-                    "the range {} of environment `{}` has no free address left for `{name}`",
-                    env.range, env.name
-                ),
-                "widen the range, or take services away",
-            );
-            (name, why)
-        }));
-        found
     }
 
     /// Takes away what the plan does not have: orphans when that is wished, containers beyond a service's number, and
@@ -376,26 +315,6 @@ impl Up<'_> {
             made.after.push(self.diff.push(put, "it never ran", &[]));
         }
         made
-    }
-
-    /// Whether the old container may live until the new one starts: nobody else has the new one's address until then, and
-    /// nobody waits for the old one's.
-    fn may_wait(
-        &self,
-        old: &Container,
-        address: Option<Ipv4Addr>,
-        moving: &BTreeSet<String>,
-    ) -> bool {
-        let held = allocation::current(old, self.selection.env);
-        if held == address {
-            return true;
-        }
-        if held.is_some_and(|held| self.wanted.contains(&held)) {
-            return false;
-        }
-        let all = self.state.docker.containers.iter();
-        let mut others = all.filter(|other| other.name != old.name && moving.contains(&other.name));
-        !others.any(|other| allocation::current(other, self.selection.env) == address)
     }
 
     /// Pulls the images that are pulled whatever there is.

@@ -1,50 +1,12 @@
-//! Whether what a service needs of others is there: its address, external networks and volumes, an image. Pure.
+//! Whether what a service needs of others is there: external networks and volumes, an image. Pure.
 
 use super::Up;
 use crate::error::Diagnostic;
 use crate::plan::{ComposeNetwork, ComposeVolume, INTERFACE_NAME, PullPolicy, Service, Volume};
 use crate::state::{Api, Network};
 use ipnet::{IpNet, Ipv4Net};
-use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
 
 impl<'a> Up<'a> {
-    /// What keeps a service from an address: somebody who is not among the `moving` has it and keeps it, or the network, made
-    /// by an older homelab, keeps it back.
-    pub(super) fn check_address(
-        &self,
-        address: Ipv4Addr,
-        moving: &BTreeSet<&str>,
-    ) -> Option<Diagnostic> {
-        let env = self.selection.env;
-        let network = self.state.docker.network(&env.network());
-        let mut pools = network.into_iter().flat_map(|network| &network.pools);
-        if pools.any(|pool| pool.auxiliary.contains(&address)) {
-            let (network, env) = (env.network(), &env.name);
-            return Some(Diagnostic::error(
-                format!("network `{network}`, made by an older homelab, keeps {address} back"),
-                format!(
-                    "have it made anew: `homelab env-down --env {env}`, then `homelab network-up` and `homelab env-up --env {env}`"
-                ),
-            ));
-        }
-        let holder = self.state.docker.containers.iter().find(|container| {
-            let holds = container
-                .networks
-                .values()
-                .any(|endpoint| endpoint.address == Some(address));
-            holds && !moving.contains(container.name.as_str())
-        });
-        let holder = holder.filter(|_| !self.freed.contains_key(&address))?;
-        Some(Diagnostic::error(
-            format!("container `{}` has {address} already", holder.name),
-            format!(
-                "remove it with `docker rm -f {}`, or plan another address",
-                holder.name
-            ),
-        ))
-    }
-
     /// Whether what others make is there: external networks and volumes, and images that are not pulled.
     pub(super) fn check_needs(&mut self, service: &Service) {
         let mut found = self.check_engine(service);
