@@ -31,12 +31,6 @@ fn what_is_not_ours_is_left_alone(suite: &str) {
         "ip link del homelab-shim",
     );
     refuse(
-        "docker network create homelab-prod",
-        "there is a Docker network `homelab-prod` that homelab did not make",
-        "network-up",
-        "docker network rm homelab-prod",
-    );
-    refuse(
         "ip link add other link eth0 type macvlan mode bridge; ip link set other up; ip route add 192.168.1.192/26 dev other",
         "there is a route to 192.168.1.192/26 over `other` that homelab did not make",
         "network-up",
