@@ -207,10 +207,14 @@ impl<'a> Scheduler<'a> {
         }
         let waiting = self.waiting.len();
         if waiting > 0 {
-            failures.push(Diagnostic::error(
+            let left = Diagnostic::error(
                 format!("{waiting} of {all} steps were not carried out: they wait for what failed"),
                 "run the command again when the cause is gone; it goes on where it stopped",
-            ));
+            );
+            failures.push(Diagnostic {
+                is_race: failures.iter().all(|failure| failure.is_race),
+                ..left
+            });
         }
         Err(failures.into())
     }

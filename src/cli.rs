@@ -50,9 +50,9 @@ pub enum Command {
     /// Read the file and print the address plan; needs no root and no Docker
     Check,
     /// Make the shim and the Docker networks as planned; a second run changes nothing
-    NetworkUp(DryRunArgs),
+    NetworkUp(ChangeArgs),
     /// Remove what network-up made; refuses while containers are attached
-    NetworkDown(DryRunArgs),
+    NetworkDown(ChangeArgs),
     /// Start the services of an environment
     EnvUp(Up),
     /// Stop and remove the services of an environment; volumes stay
@@ -79,13 +79,13 @@ pub enum Command {
 #[derive(Debug, Subcommand)]
 pub enum Shim {
     /// Install, enable and start homelab-shim.service, which keeps the shim alive
-    Install(DryRunArgs),
+    Install(ChangeArgs),
     /// Stop the service and take it away
-    Uninstall(DryRunArgs),
+    Uninstall(ChangeArgs),
     /// Make the shim, or start the service when it is installed
-    Up(DryRunArgs),
+    Up(ChangeArgs),
     /// Remove the shim, or stop the service when it is installed
-    Down(DryRunArgs),
+    Down(ChangeArgs),
     /// Make the shim and keep it alive until told to stop: what the service runs
     Run(Run),
 }
@@ -111,10 +111,13 @@ pub struct Run {
 
 /// Options of commands that change something.
 #[derive(Args, Debug)]
-pub struct DryRunArgs {
+pub struct ChangeArgs {
     /// Print what would be done, and why; change nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Fail when another homelab is changing this machine, rather than wait for it
+    #[arg(long)]
+    pub no_wait: bool,
 }
 
 /// Options of env-up.
@@ -210,7 +213,7 @@ pub struct Environment {
     pub remove_orphans: bool,
     /// Options of commands that change something.
     #[command(flatten)]
-    pub change: DryRunArgs,
+    pub change: ChangeArgs,
     /// Services; all of this host when none is named
     #[arg(value_name = "SERVICE")]
     pub services: Vec<String>,

@@ -10,7 +10,7 @@ mod status;
 mod verify;
 
 use crate::apply::{self, Event};
-use crate::cli::{DryRunArgs, Global};
+use crate::cli::{ChangeArgs, Global};
 use crate::diff::step::ContainerAction;
 use crate::diff::{self, Diff, Request, preflight};
 use crate::error::{Diagnostic, Error, ExitStatus, none_of};
@@ -20,6 +20,7 @@ use crate::plan::{Host, Plan};
 use crate::report::{Progress, Report};
 use crate::state::State;
 use crate::system::Machine;
+use crate::system::turn::{self, Turn};
 use load::PlanFile;
 use std::time::{Duration, Instant};
 
@@ -50,7 +51,7 @@ impl Context<'_> {
     /// that was killed, and something else may change what was just made.
     async fn converge(
         &self,
-        args: &DryRunArgs,
+        args: &ChangeArgs,
         request: &Request<'_>,
         (machine, state): (&Machine, &State),
     ) -> Result<ExitStatus, Error> {
@@ -85,6 +86,34 @@ impl Context<'_> {
             )
         });
         Err(left.collect::<Vec<_>>().into())
+    }
+
+    /// Waits until nobody else changes this machine, and says for whom. A dry run looks whenever it likes.
+    ///
+    /// # Errors
+    /// When it shall not wait.
+    async fn turn(&self, args: &ChangeArgs) -> Result<Option<Turn>, Error> {
+        if args.dry_run {
+            return Ok(None);
+        }
+        let mut told = String::new();
+        loop {
+            let holder = match turn::take()? {
+                Ok(turn) => return Ok(Some(turn)),
+                Err(holder) => holder,
+            };
+            if args.no_wait {
+                return Err(Error::new(
+                    format!("{} is changing this machine", holder.words),
+                    "run the command again when that has ended, or without `--no-wait`",
+                ));
+            }
+            if told != holder.words {
+                self.report.note(&format!("waiting for {}", holder.words));
+                told.clone_from(&holder.words);
+            }
+            holder.ends().await;
+        }
     }
 
     /// The host of the plan that this machine is.

@@ -74,6 +74,9 @@ pub struct Diagnostic {
     /// Where in a file it is, when it is in one.
     #[serde(skip)]
     pub place: Option<Box<Place>>,
+    /// Somebody else was at the same thing, such as the Engine for a run that was killed, and may be done with it soon.
+    #[serde(skip)]
+    pub is_race: bool,
 }
 
 impl Severity {
@@ -177,6 +180,21 @@ impl Error {
             status: ExitStatus::Usage,
             ..Self::new(what, hint)
         }
+    }
+}
+
+impl Error {
+    /// Whether nothing else failed than what may be otherwise in a moment.
+    pub fn is_race(&self) -> bool {
+        self.diagnostics.iter().all(|diagnostic| diagnostic.is_race)
+    }
+
+    /// The same when it may be otherwise in a moment.
+    pub fn into_race(mut self, is_race: bool) -> Self {
+        for diagnostic in &mut self.diagnostics {
+            diagnostic.is_race = is_race;
+        }
+        self
     }
 }
 

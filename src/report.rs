@@ -113,6 +113,7 @@ impl Report {
             hint,
             lines,
             place: _,
+            is_race: _,
         } = diagnostic;
         let (event, style) = match severity {
             Severity::Error => ("error", ERROR),

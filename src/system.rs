@@ -13,6 +13,7 @@ pub mod cgroups;
 pub mod docker;
 pub mod netlink;
 pub mod systemd;
+pub mod turn;
 
 use docker::Engine;
 use netlink::Netlink;

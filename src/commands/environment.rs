@@ -1,7 +1,7 @@
 //! The services of an environment: up and down.
 
 use super::Context;
-use crate::cli::{DryRunArgs, Environment, Up};
+use crate::cli::{ChangeArgs, Environment, Up};
 use crate::diff::{self, Diff, PullPhase, Request, Selection, preflight};
 use crate::error::{Diagnostic, Error, ExitStatus, none_of};
 use crate::input::problem::{Problems, in_order, suggestion};
@@ -9,6 +9,7 @@ use crate::input::service_files::{self, ServiceFiles};
 use crate::observe::{self, Lan};
 use crate::plan::{self, CompleteService, Env, Host, PullPolicy, Restart};
 use crate::report::Waiting;
+use crate::state::State;
 use crate::system::Machine;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -22,6 +23,9 @@ const ALIVE_AFTER: Duration = Duration::from_millis(40);
 /// How long `--wait` waits without a word.
 const SILENT_WAIT: Duration = Duration::from_secs(1);
 
+/// How long the Engine gets for what a run asked for that was killed, before homelab looks again.
+const RACE_PAUSE: Duration = Duration::from_millis(300);
+
 impl Context<'_> {
     /// `homelab env-up`.
     ///
@@ -30,7 +34,8 @@ impl Context<'_> {
     pub async fn env_up(&self, up: &Up) -> Result<ExitStatus, Error> {
         let options = &up.environment;
         let env = self.env(options.env.as_deref())?;
-        let (machine, mut state) = observe::machine(self.plan).await?;
+        let turn = self.turn(&options.change).await?;
+        let (machine, state) = observe::machine(self.plan).await?;
         let host = self.host(&state)?;
         let mut selection = self.selection(env, host, options);
         selection.force_recreate = up.force_recreate;
@@ -56,12 +61,17 @@ impl Context<'_> {
             }
             selection.pulls = PullPhase::Done;
         }
-        preflight::engine(&state)?;
-        observe::services(&machine, self.plan, env, &services, Lan::Asked, &mut state).await?;
-        let diff = diff::diff(&Request::EnvUp(&selection, &services), self.plan, &state)?;
+        let request = Request::EnvUp(&selection, &services);
+        let look = async |(machine, mut state): (Machine, State)| {
+            preflight::engine(&state)?;
+            observe::services(&machine, self.plan, env, &services, Lan::Asked, &mut state).await?;
+            Ok((diff::diff(&request, self.plan, &state)?, machine))
+        };
         let status = self
-            .apply_or_print(diff, &services, &options.change, &machine)
+            .bring_about((machine.clone(), state), &services, &options.change, look)
             .await?;
+        // To wait is to change nothing.
+        drop(turn);
         let waits = up.wait || up.wait_timeout.is_some();
         if status == ExitStatus::Done && waits && !options.change.dry_run {
             self.wait(&services, up.wait_timeout, &machine).await?;
@@ -148,25 +158,35 @@ impl Context<'_> {
     /// Everything that stands in the way or goes wrong.
     pub async fn env_down(&self, options: &Environment) -> Result<ExitStatus, Error> {
         let name = self.env_name(options.env.as_deref())?;
+        let _turn = self.turn(&options.change).await?;
         let (machine, state) = observe::machine(self.plan).await?;
         preflight::engine(&state)?;
-        let made = || state.docker.of_environment(&name);
+        let made = |state: &State, service: &str| {
+            let mut made = state.docker.of_environment(&name);
+            made.any(|(of, _)| service.is_empty() || of == service)
+        };
         let is_planned = self.plan.env(&name).is_some();
-        if !is_planned && made().next().is_some() && options.services.is_empty() {
-            let diff = diff::diff(&Request::UnplannedEnvDown(&name), self.plan, &state)?;
+        if !is_planned && made(&state, "") && options.services.is_empty() {
+            let look = async |(machine, state): (Machine, State)| {
+                let request = Request::UnplannedEnvDown(&name);
+                Ok((diff::diff(&request, self.plan, &state)?, machine))
+            };
             return self
-                .apply_or_print(diff, &[], &options.change, &machine)
+                .bring_about((machine, state), &[], &options.change, look)
                 .await;
         }
         let env = self.env(Some(&name))?;
         let host = self.host(&state)?;
         let selection = self.selection(env, host, options);
-        let has_container = |service: &String| made().any(|(of, _)| of == service);
-        if !options.services.iter().all(has_container) {
+        let mut named = options.services.iter();
+        if !named.all(|service| made(&state, service)) {
             check_services(&selection)?;
         }
-        let diff = diff::diff(&Request::EnvDown(&selection), self.plan, &state)?;
-        self.apply_or_print(diff, &[], &options.change, &machine)
+        let look = async |(machine, state): (Machine, State)| {
+            let request = Request::EnvDown(&selection);
+            Ok((diff::diff(&request, self.plan, &state)?, machine))
+        };
+        self.bring_about((machine, state), &[], &options.change, look)
             .await
     }
 
@@ -211,27 +231,45 @@ impl Context<'_> {
         }
     }
 
-    /// Prints the steps of an environment or carries them out.
-    async fn apply_or_print(
+    /// Prints the steps of an environment, which `look` finds, or carries them out. Looks again when all that failed is what
+    /// somebody else was at: the Engine may still be at a request of a run that was killed.
+    async fn bring_about(
         &self,
-        diff: Diff,
+        mut found: (Machine, State),
         services: &[CompleteService],
-        args: &DryRunArgs,
-        machine: &Machine,
+        args: &ChangeArgs,
+        look: impl AsyncFn((Machine, State)) -> Result<(Diff, Machine), Error>,
     ) -> Result<ExitStatus, Error> {
-        self.report.warnings(&diff.warnings);
-        if args.dry_run {
-            return self.dry_run(diff);
+        let (mut steps, mut warned) = (0, false);
+        for round in 1.. {
+            let (diff, machine) = look(found).await?;
+            if !warned {
+                self.report.warnings(&diff.warnings);
+                warned = true;
+            }
+            if args.dry_run {
+                return self.dry_run(diff);
+            }
+            let (result, started) = self.apply(&diff, &machine).await;
+            // Who was started in vain is told even when something else failed.
+            let all_live = self.settle(&machine, services, &started).await?;
+            match result {
+                Err(error) if error.is_race() && round < super::ROUNDS => {
+                    tokio::time::sleep(RACE_PAUSE).await;
+                    found = observe::machine(self.plan).await?;
+                    preflight::engine(&found.1)?;
+                    continue;
+                }
+                result => result?,
+            }
+            none_of(diff.errors)?;
+            if !all_live {
+                return Ok(ExitStatus::Failed);
+            }
+            steps += diff.steps.len();
+            break;
         }
-        let (result, started) = self.apply(&diff, machine).await;
-        // Who was started in vain is told even when something else failed.
-        let all_live = self.settle(machine, services, &started).await?;
-        result?;
-        none_of(diff.errors)?;
-        if !all_live {
-            return Ok(ExitStatus::Failed);
-        }
-        self.report.finished(diff.steps.len(), self.begun.elapsed());
+        self.report.finished(steps, self.begun.elapsed());
         Ok(ExitStatus::Done)
     }
 

@@ -1,7 +1,7 @@
 //! The shim, the networks and the slices: up and down.
 
 use super::Context;
-use crate::cli::DryRunArgs;
+use crate::cli::ChangeArgs;
 use crate::diff::Request;
 use crate::error::{Error, ExitStatus};
 use crate::observe;
@@ -11,7 +11,8 @@ impl Context<'_> {
     ///
     /// # Errors
     /// Everything that stands in the way or goes wrong.
-    pub async fn network_up(&self, args: &DryRunArgs) -> Result<ExitStatus, Error> {
+    pub async fn network_up(&self, args: &ChangeArgs) -> Result<ExitStatus, Error> {
+        let _turn = self.turn(args).await?;
         let (machine, state) = observe::machine(self.plan).await?;
         let host = self.host(&state)?;
         self.check_the_units_file(args, &state)?;
@@ -25,7 +26,8 @@ impl Context<'_> {
     ///
     /// # Errors
     /// Everything that stands in the way or goes wrong.
-    pub async fn network_down(&self, args: &DryRunArgs) -> Result<ExitStatus, Error> {
+    pub async fn network_down(&self, args: &ChangeArgs) -> Result<ExitStatus, Error> {
+        let _turn = self.turn(args).await?;
         let (machine, state) = observe::machine(self.plan).await?;
         let request = Request::NetworkDown(self.host(&state)?);
         self.converge(args, &request, (&machine, &state)).await

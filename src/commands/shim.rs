@@ -2,7 +2,7 @@
 
 use super::Context;
 use super::shim_service::ShimService;
-use crate::cli::{DryRunArgs, Run};
+use crate::cli::{ChangeArgs, Run};
 use crate::diff::{self, Request, preflight};
 use crate::error::{Diagnostic, Error, ExitStatus};
 use crate::observe;
@@ -20,7 +20,8 @@ impl Context<'_> {
     ///
     /// # Errors
     /// Everything that stands in the way or goes wrong.
-    pub async fn shim_up(&self, args: &DryRunArgs) -> Result<ExitStatus, Error> {
+    pub async fn shim_up(&self, args: &ChangeArgs) -> Result<ExitStatus, Error> {
+        let _turn = self.turn(args).await?;
         let (machine, state) = observe::machine(self.plan).await?;
         let host = self.host(&state)?;
         self.check_the_units_file(args, &state)?;
@@ -34,7 +35,8 @@ impl Context<'_> {
     ///
     /// # Errors
     /// What goes wrong.
-    pub async fn shim_down(&self, args: &DryRunArgs) -> Result<ExitStatus, Error> {
+    pub async fn shim_down(&self, args: &ChangeArgs) -> Result<ExitStatus, Error> {
+        let _turn = self.turn(args).await?;
         let (machine, state) = observe::machine(self.plan).await?;
         self.converge(args, &Request::ShimDown, (&machine, &state))
             .await
@@ -44,7 +46,8 @@ impl Context<'_> {
     ///
     /// # Errors
     /// Everything that stands in the way or goes wrong.
-    pub async fn shim_install(&self, args: &DryRunArgs) -> Result<ExitStatus, Error> {
+    pub async fn shim_install(&self, args: &ChangeArgs) -> Result<ExitStatus, Error> {
+        let _turn = self.turn(args).await?;
         let (machine, state) = observe::machine(self.plan).await?;
         let host = self.host(&state)?;
         let (program, file) = (own_path()?, self.file.absolute());
@@ -64,7 +67,8 @@ impl Context<'_> {
     ///
     /// # Errors
     /// What goes wrong.
-    pub async fn shim_uninstall(&self, args: &DryRunArgs) -> Result<ExitStatus, Error> {
+    pub async fn shim_uninstall(&self, args: &ChangeArgs) -> Result<ExitStatus, Error> {
+        let _turn = self.turn(args).await?;
         let (machine, state) = observe::machine(self.plan).await?;
         self.converge(args, &Request::ShimUninstall, (&machine, &state))
             .await
@@ -97,7 +101,7 @@ impl Context<'_> {
     /// each other.
     pub(super) async fn check_shim_is_free(
         &self,
-        args: &DryRunArgs,
+        args: &ChangeArgs,
         host: &Host,
         request: &Request<'_>,
         (machine, state): (&Machine, &State),
@@ -132,7 +136,7 @@ impl Context<'_> {
     /// Whether an installed service keeps the shim by this file: by two files it would never be right.
     pub(super) fn check_the_units_file(
         &self,
-        args: &DryRunArgs,
+        args: &ChangeArgs,
         state: &State,
     ) -> Result<(), Error> {
         let text = state.systemd.shim.file(&unit_files::path(SHIM_UNIT));

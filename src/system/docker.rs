@@ -191,10 +191,19 @@ fn message(error: &EngineError) -> String {
 }
 
 fn engine_error(what: &str, error: &EngineError) -> Error {
+    // What is gone or in the way may be what a run asked for that was killed.
+    let is_race = matches!(
+        error,
+        EngineError::DockerResponseServerError {
+            status_code: 404 | 409,
+            ..
+        }
+    );
     Error::new(
         format!("the Engine did not {what}: {}", message(error)),
         "`journalctl -u docker` may tell more; run the command again when the cause is gone",
     )
+    .into_race(is_race)
 }
 
 fn ignore_not_found(result: Result<(), EngineError>, what: &str) -> Result<(), Error> {

@@ -23,6 +23,7 @@ mod pool;
 mod refusals;
 mod services;
 mod shim;
+mod turns;
 mod verify;
 
 use home::{Home, Server};

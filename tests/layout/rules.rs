@@ -81,7 +81,9 @@ const WRITES: [&str; 8] = [
 ];
 
 /// What of the adapters only asks; all else that others may call changes the machine and stands in the list of system.rs.
-pub const ASKS: [&str; 24] = [
+pub const ASKS: [&str; 26] = [
+    "take",
+    "ends",
     "connect",
     "cgroup_driver",
     "has_scope_of_running_engine",

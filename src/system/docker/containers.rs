@@ -82,7 +82,8 @@ impl Engine {
                 Err(Error::new(
                     format!("cannot {what}: another container of that name was made meanwhile"),
                     "run the command again",
-                ))
+                )
+                .into_race(true))
             }
             Err(error) => Err(engine_error(&what, &error)),
         }

@@ -1,0 +1,118 @@
+//! Several commands at once: one changes the machine, the others wait for it and say so; a dead one locks nobody out.
+
+use crate::home::{SOON, Server, wait_for};
+use crate::pool::borrow;
+use crate::{lan, tests};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::process::{Child, Stdio};
+
+tests! {
+    every engine:
+        commands_at_once_end_well;
+    one engine:
+        the_second_waits_for_the_first_and_says_so
+}
+
+fn start(pi: &Server, line: &str) -> Child {
+    let mut command = pi.command("homelab");
+    command.args(line.split(' ')).stderr(Stdio::piped());
+    command
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("nsenter runs")
+}
+
+/// Sends a signal to a command in the server. nsenter stands still with what it began, and does not go on by itself.
+fn send(pi: &Server, signal: &str, process: &str, child: &Child) {
+    pi.sh(&format!("kill -{signal} {process}"));
+    let own = Pid::from_raw(i32::try_from(child.id()).expect("a process"));
+    kill(own, Signal::SIGCONT).expect("it is ours");
+}
+
+/// Ends with what it said on standard error.
+fn ended(line: &str, child: Child) -> String {
+    let output = child.wait_with_output().expect("it ends");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{line}: {said}");
+    said
+}
+
+fn commands_at_once_end_well(suite: &str) {
+    let loan = borrow(suite);
+    let (home, pi) = loan.parts();
+    let rounds = [
+        ["network-up", "network-up", "shim up"],
+        ["env-up", "env-up", "env-up --env prod"],
+        ["env-up --force-recreate", "env-up", "network-up"],
+        [
+            "env-down whoami",
+            "env-up",
+            "env-up --env prod --force-recreate",
+        ],
+    ];
+    for lines in rounds {
+        let children = lines.map(|line| (line, start(pi, line)));
+        for (line, child) in children {
+            ended(line, child);
+        }
+    }
+    pi.homelab("network-up").exits(0).says("nothing to do");
+    pi.homelab("env-up").exits(0);
+    pi.homelab("env-up --env prod")
+        .exits(0)
+        .says("nothing to do");
+    assert!(home.laptop.page(lan(230)).is_some());
+}
+
+/// A command that stands still in the middle of its work.
+fn frozen(pi: &Server, line: &str) -> (Child, String) {
+    let child = start(pi, line);
+    let mut process = String::new();
+    wait_for("the turn to be taken", SOON, || {
+        let found = pi.try_sh("grep -q ' @homelab$' /proc/net/unix && pidof homelab");
+        found.unwrap_or_default().trim().clone_into(&mut process);
+        !process.is_empty()
+    });
+    pi.sh(&format!("kill -STOP {process}"));
+    (child, process)
+}
+
+fn the_second_waits_for_the_first_and_says_so(suite: &str) {
+    let loan = borrow(suite);
+    let (_home, pi) = loan.parts();
+    pi.homelab("network-up").exits(0);
+    pi.homelab("env-up --env prod").exits(0);
+    let (first, process) = frozen(pi, "env-up --env prod --force-recreate");
+    let holder = format!("`homelab env-up --env prod --force-recreate` (process {process})");
+    pi.homelab("env-up --no-wait")
+        .exits(1)
+        .says(&format!("{holder} is changing this machine"))
+        .says("without `--no-wait`");
+    // Whoever only looks never waits.
+    pi.homelab("check").exits(0);
+    pi.homelab("ps --env prod").exits(0);
+    pi.homelab("network-up --dry-run").exits(0);
+    pi.homelab("env-down --env prod --dry-run").exits(3);
+    assert_ne!(pi.homelab("status").status, Some(1));
+
+    let second = start(pi, "env-up");
+    let third = start(pi, "env-up --env prod");
+    send(pi, "CONT", &process, &first);
+    ended("the first", first);
+    ended("the third", third);
+    assert!(ended("the second", second).contains("waiting for "));
+
+    // One that is killed locks nobody out, wherever it was.
+    for _ in 0..3 {
+        let (mut dead, process) = frozen(pi, "env-up --env prod --force-recreate");
+        let waiting = start(pi, "env-up --env prod");
+        send(pi, "KILL", &process, &dead);
+        dead.wait().expect("it ends");
+        ended("who waited for a dead one", waiting);
+    }
+    pi.homelab("env-up --env prod")
+        .exits(0)
+        .says("nothing to do");
+    pi.homelab("status").exits(0);
+}
