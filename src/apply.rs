@@ -26,6 +26,10 @@ pub enum Event<'a> {
     Failed(&'a Step),
 }
 
+/// How long what changes something may go on after an interrupt: a call takes milliseconds, but for a stop, which may wait for
+/// its grace period. What is let go then the Engine still carries out, and the next run finds it done.
+const MOMENT: Duration = Duration::from_millis(700);
+
 /// How many containers are taken down at once. More of them make the Engine slower at all of them: 50 containers, eight at
 /// once, go down in three quarters of the time that they take all at once (`tests/bench.sh`, two processors). What is
 /// made and started gains nothing by it.
@@ -39,7 +43,7 @@ type Running<'a> =
 
 /// Carries out every step whose predecessors are done, and tells `report` what happens. After a failure the steps
 /// that wait for it are left out and the others still run. When `interrupted` is over nothing more is begun; what waits or pulls
-/// is let go, and what changes something is carried to its end.
+/// is let go at once, and what changes something has a moment to come to its end.
 ///
 /// # Errors
 /// Every step that failed.
@@ -51,7 +55,7 @@ pub async fn apply(
 ) -> Result<(), Error> {
     let report = RefCell::new(report);
     let mut interrupted = std::pin::pin!(interrupted);
-    let mut is_stopped = false;
+    let mut stopped: Option<Instant> = None;
     let mut scheduler = Scheduler::new(steps);
     let mut running: FuturesUnordered<Running> = FuturesUnordered::new();
     // Those that change nothing, so that they can be let go.
@@ -59,7 +63,9 @@ pub async fn apply(
     let mut failures: Vec<Diagnostic> = Vec::new();
     loop {
         scheduler.look_for_ready();
-        while !is_stopped && let Some(step) = scheduler.next() {
+        while stopped.is_none()
+            && let Some(step) = scheduler.next()
+        {
             (report.borrow_mut())(Event::Begun(step));
             let report = &report;
             let future: Running = Box::pin(async move {
@@ -77,15 +83,17 @@ pub async fn apply(
             break;
         }
         let next_slot = scheduler.next_slot().unwrap_or(WORK_TIME);
+        let moment = stopped.map(|stopped| MOMENT.saturating_sub(stopped.elapsed()));
         let (step, result, elapsed) = tokio::select! {
             Some(over) = running.next() => over,
             Some(over) = cancellable.next() => over,
-            () = tokio::time::sleep(next_slot), if !is_stopped && !scheduler.ready.is_empty() => continue,
-            () = &mut interrupted, if !is_stopped => {
-                is_stopped = true;
+            () = tokio::time::sleep(next_slot), if stopped.is_none() && !scheduler.ready.is_empty() => continue,
+            () = &mut interrupted, if stopped.is_none() => {
+                stopped = Some(Instant::now());
                 cancellable.clear();
                 continue;
             }
+            () = tokio::time::sleep(moment.unwrap_or(MOMENT)), if stopped.is_some() => break,
         };
         let event = match result {
             Ok(()) => Event::Done(step, elapsed),
@@ -97,7 +105,7 @@ pub async fn apply(
         scheduler.finish(step, matches!(event, Event::Done(..)));
         (report.borrow_mut())(event);
     }
-    scheduler.result(steps.len(), is_stopped, failures)
+    scheduler.result(steps, stopped.is_some(), failures)
 }
 
 /// Whether a step takes a container down.
@@ -184,15 +192,38 @@ impl<'a> Scheduler<'a> {
         }
     }
 
+    /// What was begun and let go, and changes something.
+    fn under_way<'s>(&'s self, steps: &'s [Step]) -> impl Iterator<Item = String> + 's {
+        let is_among = |steps: &[&Step], id| steps.iter().any(|step| step.id == id);
+        let begun = steps.iter().filter(move |step| {
+            let id = step.id;
+            let is_over = self.done.contains(&id) || self.failed.contains(&id);
+            !is_over && !is_among(&self.waiting, id) && !is_among(&self.ready, id)
+        });
+        let begun = begun.filter(|step| !step.action.is_cancellable());
+        begun.map(|step| {
+            let text = step.action.text();
+            format!("{} {} {}", text.verb, text.kind, text.name)
+        })
+    }
+
     /// What came of all of them.
     fn result(
         self,
-        all: usize,
+        steps: &[Step],
         is_stopped: bool,
         mut failures: Vec<Diagnostic>,
     ) -> Result<(), Error> {
+        let all = steps.len();
         let left = all - self.done.len();
         if is_stopped && left > 0 {
+            let under_way: Vec<String> = self.under_way(steps).collect();
+            if !under_way.is_empty() {
+                failures.push(Diagnostic::warning(
+                    format!("this may still go on: {}", under_way.join(", ")),
+                    "the next run finds it done, or does it",
+                ));
+            }
             failures.push(Diagnostic::error(
                 format!("interrupted: {left} of {all} steps were not carried out"),
                 "run the command again; it goes on where it stopped",

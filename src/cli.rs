@@ -75,6 +75,26 @@ pub enum Command {
     Shim(Shim),
 }
 
+impl Command {
+    /// Whether it changes the machine, when it is no dry run.
+    pub fn changes(&self) -> bool {
+        match self {
+            Self::NetworkUp(_)
+            | Self::NetworkDown(_)
+            | Self::EnvUp(_)
+            | Self::EnvDown(_)
+            | Self::Shim(_) => true,
+            Self::Check
+            | Self::Ps(_)
+            | Self::Logs(_)
+            | Self::Config(_)
+            | Self::Status
+            | Self::Verify
+            | Self::Probe(_) => false,
+        }
+    }
+}
+
 /// About the shim alone.
 #[derive(Debug, Subcommand)]
 pub enum Shim {

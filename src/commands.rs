@@ -2,6 +2,7 @@
 
 mod environment;
 mod inspect;
+pub mod interrupt;
 pub mod load;
 mod network;
 mod shim;
@@ -21,14 +22,12 @@ use crate::report::{Progress, Report};
 use crate::state::State;
 use crate::system::Machine;
 use crate::system::turn::{self, Turn};
+use interrupt::Interrupt;
 use load::PlanFile;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// How often the network is made as planned before homelab gives up on it.
 const ROUNDS: usize = 3;
-
-/// Signals this close together are one: timeout(1) sends its own to the process and to its group.
-const SIGNAL_ECHO: Duration = Duration::from_millis(500);
 
 /// What every command works with.
 pub struct Context<'a> {
@@ -44,6 +43,8 @@ pub struct Context<'a> {
     pub report: Report,
     /// When the command began.
     pub begun: Instant,
+    /// Whether it shall end.
+    pub interrupt: Interrupt,
 }
 
 impl Context<'_> {
@@ -112,7 +113,11 @@ impl Context<'_> {
                 self.report.note(&format!("waiting for {}", holder.words));
                 told.clone_from(&holder.words);
             }
-            holder.ends().await;
+            let ended = async {
+                holder.ends().await;
+                Ok(())
+            };
+            self.interrupt.or(ended).await?;
         }
     }
 
@@ -153,7 +158,8 @@ impl Context<'_> {
     async fn apply(&self, diff: &Diff, machine: &Machine) -> (Result<(), Error>, Vec<String>) {
         let mut started = Vec::new();
         let mut progress = Progress::new(self.report, diff.steps.len());
-        let result = apply::apply(&diff.steps, machine, interrupted(), |event| {
+        let interrupted = self.interrupt.raised();
+        let result = apply::apply(&diff.steps, machine, interrupted, |event| {
             progress.tell(event);
             if let Event::Done(step, _) = event
                 && let Some(name) = step.action.container().and_then(ContainerAction::started)
@@ -165,36 +171,6 @@ impl Context<'_> {
         progress.end();
         (result, started)
     }
-}
-
-/// Over when somebody presses Ctrl-C or ends the process politely. Whoever does so again ends it at once: every command can
-/// be killed anywhere and run again.
-async fn interrupted() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) = (
-        signal(SignalKind::interrupt()),
-        signal(SignalKind::terminate()),
-    ) else {
-        return std::future::pending().await;
-    };
-    let mut either = async move || {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    };
-    either().await;
-    tokio::spawn(async move {
-        let mut echoes = std::pin::pin!(tokio::time::sleep(SIGNAL_ECHO));
-        loop {
-            tokio::select! {
-                () = &mut echoes => break,
-                () = either() => {}
-            }
-        }
-        either().await;
-        std::process::exit(ExitStatus::Interrupted.code().into());
-    });
 }
 
 /// The host of that name.

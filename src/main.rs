@@ -36,6 +36,7 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use cli::{Cli, Command, Shim};
 use commands::Context;
+use commands::interrupt::Interrupt;
 use commands::load::PlanFile;
 use error::{Error, ExitStatus};
 use plan::Services;
@@ -94,19 +95,28 @@ fn run(cli: &Cli, report: Report) -> anyhow::Result<ExitStatus> {
     if report.verbose {
         report.diagnostics(&warnings, &sources);
     }
-    let context = Context {
-        file: &file,
-        sources: &sources,
-        plan: &plan,
-        global: &cli.global,
-        report,
-        begun: Instant::now(),
-    };
+    let begun = Instant::now();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("the kernel gives no event queue")?;
-    Ok(runtime.block_on(dispatch(&cli.command, &context))?)
+    let result = runtime.block_on(async {
+        let interrupt = match &cli.command {
+            Command::Shim(Shim::Run(_)) => Interrupt::never(),
+            command => Interrupt::listen(report, command.changes()),
+        };
+        let context = Context {
+            file: &file,
+            sources: &sources,
+            plan: &plan,
+            global: &cli.global,
+            report,
+            begun,
+            interrupt,
+        };
+        dispatch(&cli.command, &context).await
+    });
+    Ok(result?)
 }
 
 async fn dispatch(command: &Command, context: &Context<'_>) -> Result<ExitStatus, Error> {

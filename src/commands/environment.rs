@@ -67,9 +67,8 @@ impl Context<'_> {
             observe::services(&machine, self.plan, env, &services, Lan::Asked, &mut state).await?;
             Ok((diff::diff(&request, self.plan, &state)?, machine))
         };
-        let status = self
-            .bring_about((machine.clone(), state), &services, &options.change, look)
-            .await?;
+        let found = (machine.clone(), state);
+        let status = Box::pin(self.bring_about(found, &services, &options.change, look)).await?;
         // To wait is to change nothing.
         drop(turn);
         let waits = up.wait || up.wait_timeout.is_some();
@@ -116,7 +115,7 @@ impl Context<'_> {
         let mut diagnostics = Vec::new();
         let limit = Duration::from_secs(seconds.unwrap_or(u64::from(u32::MAX)));
         let mut limit = std::pin::pin!(tokio::time::sleep(limit));
-        let mut stop = std::pin::pin!(super::interrupted());
+        let mut stop = std::pin::pin!(self.interrupt.raised());
         let mut soon = std::pin::pin!(tokio::time::sleep(SILENT_WAIT));
         let mut shown: Option<Waiting> = None;
         while !left.is_empty() {
@@ -171,9 +170,8 @@ impl Context<'_> {
                 let request = Request::UnplannedEnvDown(&name);
                 Ok((diff::diff(&request, self.plan, &state)?, machine))
             };
-            return self
-                .bring_about((machine, state), &[], &options.change, look)
-                .await;
+            let found = (machine, state);
+            return Box::pin(self.bring_about(found, &[], &options.change, look)).await;
         }
         let env = self.env(Some(&name))?;
         let host = self.host(&state)?;
@@ -186,8 +184,8 @@ impl Context<'_> {
             let request = Request::EnvDown(&selection);
             Ok((diff::diff(&request, self.plan, &state)?, machine))
         };
-        self.bring_about((machine, state), &[], &options.change, look)
-            .await
+        let found = (machine, state);
+        Box::pin(self.bring_about(found, &[], &options.change, look)).await
     }
 
     pub(super) fn env_name(&self, named: Option<&str>) -> Result<String, Error> {
@@ -242,7 +240,7 @@ impl Context<'_> {
     ) -> Result<ExitStatus, Error> {
         let (mut steps, mut warned) = (0, false);
         for round in 1.. {
-            let (diff, machine) = look(found).await?;
+            let (diff, machine) = self.interrupt.or(look(found)).await?;
             if !warned {
                 self.report.warnings(&diff.warnings);
                 warned = true;
@@ -251,8 +249,12 @@ impl Context<'_> {
                 return self.dry_run(diff);
             }
             let (result, started) = self.apply(&diff, &machine).await;
+            if matches!(&result, Err(error) if error.status == ExitStatus::Interrupted) {
+                return result.map(|()| ExitStatus::Done);
+            }
             // Who was started in vain is told even when something else failed.
-            let all_live = self.settle(&machine, services, &started).await?;
+            let settled = self.settle(&machine, services, &started);
+            let all_live = self.interrupt.or(settled).await?;
             match result {
                 Err(error) if error.is_race() && round < super::ROUNDS => {
                     tokio::time::sleep(RACE_PAUSE).await;

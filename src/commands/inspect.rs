@@ -62,7 +62,7 @@ impl Context<'_> {
         if logs.follow {
             tokio::select! {
                 result = try_join_all(streams) => result.map(|_| ExitStatus::Done),
-                () = super::interrupted() => Ok(ExitStatus::Interrupted),
+                () = self.interrupt.raised() => Ok(ExitStatus::Interrupted),
             }
         } else {
             // One after the other, so that the lines of a service stay together.

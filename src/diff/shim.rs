@@ -91,11 +91,18 @@ fn unplanned(link: &Link, cause: &str) -> Cause {
         .because(cause)
 }
 
-/// The parent links that Docker's networks of ours stand on; where Docker does not answer, those that the shim's unit knows.
+/// The parent links that Docker's networks of ours stand on. Where Docker does not answer, those that the shim's unit knows and
+/// those that there are: without Docker's word nothing is removed that its networks may stand on.
 fn parents_in_use(state: &State) -> BTreeSet<String> {
     if state.docker_missing.is_some() {
         let text = state.systemd.shim.file(&parent_links_path());
-        return installed_parent_links(text).into_iter().collect();
+        let links = state.links.iter().filter(|link| link.is_ours());
+        let names = links.map(|link| link.name.clone());
+        let parents = names.filter(|name| name.starts_with(PARENT_LINK_PREFIX));
+        return installed_parent_links(text)
+            .into_iter()
+            .chain(parents)
+            .collect();
     }
     let ours = state
         .docker

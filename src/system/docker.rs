@@ -21,7 +21,10 @@ use bollard::query_parameters::{
 };
 use std::time::{Duration, SystemTime};
 
-/// How long the Engine may take for a question. Acts may take as long as they take: a stop waits for its grace period.
+/// In place of a limit.
+const UNLIMITED: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How long the Engine may take for a question.
 const ENGINE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How many of its last log lines a dead container is reported with.
@@ -80,6 +83,11 @@ impl Engine {
         let list = list.map_err(|error| engine_error("list the volumes", &error))?;
         let volumes = list.volumes.unwrap_or_default();
         Ok(volumes.into_iter().map(|volume| volume.name).collect())
+    }
+
+    /// The client for what takes as long as it takes: a stop, a log that is followed.
+    fn without_limit(&self) -> Docker {
+        self.client.clone().with_timeout(UNLIMITED)
     }
 
     /// The first process of a running container, in the PID namespace of this process.

@@ -3,6 +3,7 @@
 use crate::home::Server;
 use crate::pool::{Loan, borrow};
 use crate::{lan, tests};
+use std::time::{Duration, Instant};
 
 tests! {
     every engine:
@@ -438,23 +439,18 @@ fn ctrl_c_leaves_a_consistent_state(suite: &str) {
     // The next run goes on.
     pi.sh("docker exec slow-preprod touch /ready");
     pi.homelab("env-up patient").exits(0);
-    // What changes something is carried to its end: the old one takes four seconds to stop.
+    // What changes something gets a moment, and no more: the old one takes four seconds to stop.
     let before = ids(pi);
     pi.write(&compose, &SLOW.replace("VERSION", "2"));
     let replacing = ["replacing container stubborn"];
     // timeout(1) sends its signal to the process and to its group: that is one.
     let twice = "kill -INT $pid; sleep 0.1; kill -INT $pid;";
+    let begun = Instant::now();
     let said = interrupted("stubborn", &replacing, twice);
-    assert!(said.starts_with("0\n"), "{said}");
-    assert_eq!(renewed(&before, &ids(pi)), ["stubborn-preprod"]);
-    pi.homelab("env-up").exits(0).says("nothing to do");
-    // Pressed again later it ends at once, and the next run goes on.
-    let before = ids(pi);
-    pi.write(&compose, &SLOW.replace("VERSION", "3"));
-    let again = "kill -INT $pid; sleep 1; kill -INT $pid;";
-    let said = interrupted("stubborn", &replacing, again);
+    assert!(begun.elapsed() < Duration::from_secs(4), "{said}");
     assert!(said.starts_with("130\n"), "{said}");
     assert!(!said.contains("replaced"), "{said}");
+    assert!(said.contains("this may still go on: "), "{said}");
     pi.homelab("env-up stubborn").exits(0);
     assert_eq!(renewed(&before, &ids(pi)), ["stubborn-preprod"]);
     assert_eq!(pi.sh("docker ps -aq | wc -l"), "3\n");

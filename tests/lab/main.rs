@@ -13,6 +13,7 @@ mod calls;
 mod changes;
 mod compose;
 mod compose_home;
+mod engine_faults;
 mod faults;
 mod growth;
 mod home;

@@ -16,8 +16,9 @@ const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
 /// The header with the login for a registry.
 const REGISTRY_LOGIN: &str = "x-registry-auth";
 
-/// bollard's own limit, in seconds; a day, because it also counts while a container is being stopped.
-const REQUEST_SECONDS: u64 = 24 * 60 * 60;
+/// How long an act may take until the Engine answers, in seconds; the image of a container with volumes may be gigabytes that are
+/// copied at its start. Questions have [`ENGINE_TIMEOUT`], stops the container's grace period more.
+const REQUEST_SECONDS: u64 = 5 * 60;
 
 impl Engine {
     /// Connects to the Engine that `DOCKER_HOST` names, which must be on this machine, whose addresses are `own`.
@@ -31,14 +32,19 @@ impl Engine {
 
     /// A client that speaks the newest API that both sides know.
     async fn negotiated(host: &str, client: Docker) -> Result<Self, Diagnostic> {
-        if let Some(api) = newest_of_both(&client).await
-            && api >= Api::OLDEST
-        {
-            return Ok(Self {
-                client: with_api_version(client, api),
-                version: String::new(),
-                api,
-            });
+        match newest_of_both(&client).await {
+            Ok(Some(api)) if api >= Api::OLDEST => {
+                return Ok(Self {
+                    client: with_api_version(client, api),
+                    version: String::new(),
+                    api,
+                });
+            }
+            // Whoever does not answer this answers nothing else, and one limit is enough.
+            Err(error @ EngineError::RequestTimeoutError) => {
+                return Err(unreachable_engine(host, &error));
+            }
+            Ok(_) | Err(_) => {}
         }
         let version = with_timeout(client.version())
             .await
@@ -66,15 +72,15 @@ fn connect(own: &[Ipv4Addr]) -> Result<(String, Docker), Diagnostic> {
 /// The newest API that the Engine and homelab know, by a ping in the newest that homelab knows. An Engine that does not
 /// know it says which it does. For `/version` the Engine runs three other programs, which takes it longer than all else that it
 /// is asked.
-async fn newest_of_both(client: &Docker) -> Option<Api> {
+async fn newest_of_both(client: &Docker) -> Result<Option<Api>, EngineError> {
     let client = with_api_version(client.clone(), NEWEST);
     match with_timeout(client.ping()).await {
-        Ok(_) => Some(NEWEST),
+        Ok(_) => Ok(Some(NEWEST)),
         Err(EngineError::DockerResponseServerError { message, .. }) => {
-            let (_, version) = message.split_once("Maximum supported API version is ")?;
-            Api::try_from(version.trim().to_owned()).ok()
+            let said = message.split_once("Maximum supported API version is ");
+            Ok(said.and_then(|(_, version)| Api::try_from(version.trim().to_owned()).ok()))
         }
-        Err(_) => None,
+        Err(error) => Err(error),
     }
 }
 

@@ -13,7 +13,13 @@ use bollard::query_parameters::{
     WaitContainerOptionsBuilder,
 };
 use futures_util::StreamExt;
+use std::pin::pin;
 use std::time::Duration;
+use tokio::time::timeout;
+
+/// How long a stop may take before the container's own grace period is asked for: the Engine's default of ten seconds and what
+/// it needs itself.
+const STOP_TIMEOUT: Duration = Duration::from_secs(70);
 
 /// How often a container is renamed before homelab gives up.
 const RENAMES: u32 = 50;
@@ -254,11 +260,24 @@ impl Engine {
     /// # Errors
     /// When the Engine fails. A container that is gone or stopped already is no failure.
     async fn stop_container(&self, name: &str) -> Result<(), Error> {
-        let result = self
-            .client
-            .stop_container(name, None::<StopContainerOptions>)
-            .await;
+        let client = self.without_limit();
+        let mut stop = pin!(client.stop_container(name, None::<StopContainerOptions>));
+        let result = match timeout(STOP_TIMEOUT, &mut stop).await {
+            Ok(result) => result,
+            Err(_) => {
+                let more = self.grace_period(name).await;
+                let result = timeout(more, stop).await;
+                result.unwrap_or(Err(EngineError::RequestTimeoutError))
+            }
+        };
         ignore_not_found(result, &format!("stop container `{name}`"))
+    }
+
+    /// How long a container may take to end after its stop signal; nothing when the Engine does not say.
+    async fn grace_period(&self, name: &str) -> Duration {
+        let found = with_timeout(self.client.inspect_container(name, None)).await;
+        let seconds = found.ok().and_then(|found| found.config?.stop_timeout);
+        Duration::from_secs(seconds.and_then(|s| u64::try_from(s).ok()).unwrap_or(0))
     }
 
     /// Removes a stopped container; its volumes stay.

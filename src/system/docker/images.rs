@@ -12,6 +12,9 @@ use docker_credential::DockerCredential;
 use futures_util::TryStreamExt;
 use futures_util::future::try_join_all;
 use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
+use std::time::Duration;
+use tokio::time::timeout;
 
 /// How far the pull of an image is, in bytes. Layers become known one after the other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,6 +24,9 @@ pub struct PullProgress {
     /// What is known to come.
     pub total: u64,
 }
+
+/// How long a pull may go without news. A large layer is unpacked for minutes on a slow disk, and the Engine tells of it.
+const PULL_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 
 /// What the configuration of the Docker CLI calls Docker Hub.
 const DOCKER_HUB: &str = "https://index.docker.io/v1/";
@@ -100,22 +106,18 @@ impl Engine {
             .build();
         let mut layers: BTreeMap<String, PullProgress> = BTreeMap::new();
         let login = login(registry(repository)).await;
-        let result = self
-            .client
-            .create_image(Some(options), None, login)
-            .try_for_each(|step| {
-                note(step, &mut layers);
-                let sum =
-                    layers
-                        .values()
-                        .fold(PullProgress::default(), |sum, layer| PullProgress {
-                            done: sum.done + layer.done,
-                            total: sum.total + layer.total,
-                        });
-                tell(sum);
-                std::future::ready(Ok(()))
-            })
-            .await;
+        let mut steps = pin!(self.client.create_image(Some(options), None, login));
+        let result = loop {
+            match timeout(PULL_TIMEOUT, steps.try_next()).await {
+                Ok(Ok(Some(step))) => {
+                    note(step, &mut layers);
+                    tell(sum(&layers));
+                }
+                Ok(Ok(None)) => break Ok(()),
+                Ok(Err(error)) => break Err(error),
+                Err(_) => return Err(stalled(image)),
+            }
+        };
         result.map_err(|error| {
             let said = message(&error);
             let is_unknown = ["no basic auth credentials", "unauthorized", "authentication required"]
@@ -142,6 +144,24 @@ impl Engine {
             }
         })
     }
+}
+
+fn sum(layers: &BTreeMap<String, PullProgress>) -> PullProgress {
+    let add = |sum: PullProgress, layer: &PullProgress| PullProgress {
+        done: sum.done + layer.done,
+        total: sum.total + layer.total,
+    };
+    layers.values().fold(PullProgress::default(), add)
+}
+
+fn stalled(image: &str) -> Error {
+    let minutes = PULL_TIMEOUT.as_secs() / 60;
+    Error::new(
+        format!(
+            "image `{image}` cannot be pulled: the Engine told nothing new for {minutes} minutes"
+        ),
+        format!("see whether this machine reaches the registry; `docker pull {image}` tries again"),
+    )
 }
 
 /// The registry that an image comes from, as the Docker CLI's own configuration calls it.

@@ -50,7 +50,8 @@ impl Engine {
             .since(tail.since.unwrap_or(0))
             .tail(&lines)
             .build();
-        let mut chunks = std::pin::pin!(self.client.logs(name, Some(options)));
+        let client = self.without_limit();
+        let mut chunks = std::pin::pin!(client.logs(name, Some(options)));
         // Chunks end where the container flushed, not where its lines do; the two streams come in turns.
         let mut open = [Vec::new(), Vec::new()];
         let line = |is_error: bool, bytes: &[u8]| {

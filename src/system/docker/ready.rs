@@ -136,7 +136,8 @@ impl Engine {
             let options = WaitContainerOptionsBuilder::new()
                 .condition("not-running")
                 .build();
-            let answer = self.client.wait_container(name, Some(options)).next().await;
+            let client = self.without_limit();
+            let answer = client.wait_container(name, Some(options)).next().await;
             match answer {
                 None | Some(Ok(_) | Err(EngineError::DockerContainerWaitError { .. })) => {}
                 Some(Err(error)) => {
