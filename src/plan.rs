@@ -8,6 +8,11 @@ pub mod naming;
 mod rules;
 mod service;
 pub mod unit_files;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "the callers of `arp::probe` will use it")
+)]
+pub mod vendors;
 
 pub use address::{Mac, Range, Written, ip_range, joined, pool};
 pub use isolation::{Isolation, Limits, PlannedSlice};

@@ -9,6 +9,11 @@
 //! - `Engine::carry_out_image`
 //! - `Engine::carry_out_container`
 
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "its callers still use `Netlink::arp_probe`")
+)]
+pub mod arp;
 pub mod cgroups;
 pub mod docker;
 pub mod netlink;

@@ -44,9 +44,14 @@ pub const HOMES: [(&str, &[&str]); 17] = [
     ("sd_notify", &["system/systemd"]),
     (
         "nix",
-        &["system/netlink", "verify/agent", "plan/service/values"],
+        &[
+            "system/arp",
+            "system/netlink",
+            "verify/agent",
+            "plan/service/values",
+        ],
     ),
-    ("socket2", &["verify/agent"]),
+    ("socket2", &["system/arp", "verify/agent"]),
     ("saphyr_parser", &["input/yaml"]),
     ("strsim", &["input/problem"]),
     ("annotate_snippets", &["report"]),
@@ -80,8 +85,9 @@ const WRITES: [&str; 8] = [
     "Command :: new",
 ];
 
-/// What of the adapters only asks; all else that others may call changes the machine and stands in the list of system.rs.
-pub const ASKS: [&str; 24] = [
+/// What of the adapters only asks, or only tells others on the LAN; all else that others may call changes the machine and stands in the
+/// list of system.rs.
+pub const ASKS: [&str; 26] = [
     "connect",
     "cgroup_driver",
     "has_scope_of_running_engine",
@@ -91,6 +97,8 @@ pub const ASKS: [&str; 24] = [
     "links_and_routes",
     "subscribe",
     "arp_probe",
+    "probe",
+    "announce",
     "in_a_namespace",
     "networks",
     "containers",
