@@ -7,6 +7,7 @@ pub mod load;
 mod network;
 mod shim;
 mod shim_service;
+mod started;
 mod status;
 mod verify;
 
@@ -24,6 +25,7 @@ use crate::system::Machine;
 use crate::system::turn::{self, Turn};
 use interrupt::Interrupt;
 use load::PlanFile;
+use started::Started;
 use std::time::Instant;
 
 /// How often the network is made as planned before homelab gives up on it.
@@ -155,16 +157,17 @@ impl Context<'_> {
     }
 
     /// Carries the steps out; also returns the containers that were started.
-    async fn apply(&self, diff: &Diff, machine: &Machine) -> (Result<(), Error>, Vec<String>) {
+    async fn apply(&self, diff: &Diff, machine: &Machine) -> (Result<(), Error>, Vec<Started>) {
         let mut started = Vec::new();
         let mut progress = Progress::new(self.report, diff.steps.len());
         let interrupted = self.interrupt.raised();
         let result = apply::apply(&diff.steps, machine, interrupted, |event| {
             progress.tell(event);
-            if let Event::Done(step, _) = event
+            if let Event::Done(step, took) = event
                 && let Some(name) = step.action.container().and_then(ContainerAction::started)
             {
-                started.push(name.to_owned());
+                let name = name.to_owned();
+                started.push(Started { name, took });
             }
         })
         .await;

@@ -3,6 +3,7 @@
 pub mod allocation;
 pub mod containers;
 pub mod difference;
+pub mod lan;
 mod links;
 pub mod network;
 pub mod preflight;

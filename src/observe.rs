@@ -1,13 +1,13 @@
 //! Asks the kernel, systemd and the Engine what there is. Reads only.
 
-use crate::diff::allocation;
+use crate::diff::lan;
 use crate::error::{Diagnostic, Error};
 use crate::plan::naming::slice_name;
-use crate::plan::{CompleteService, Env, Plan};
-use crate::state::{ContainerHealth, Docker, State};
+use crate::plan::{CompleteService, Env, Host, Plan};
+use crate::state::{Answer, ContainerHealth, Docker, State};
 use crate::system::docker::Engine;
 use crate::system::netlink::Netlink;
-use crate::system::{Machine, cgroups, systemd};
+use crate::system::{Machine, arp, cgroups, systemd};
 use futures_util::future::try_join_all;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -137,17 +137,20 @@ pub async fn health(
     Ok(try_join_all(all).await?.into_iter().collect())
 }
 
-/// Whether the LAN is asked who has an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lan {
-    /// For services that are about to get one of the free addresses.
-    Asked,
-    /// Where nobody gets one.
+/// How many addresses more than needed are asked about where the plan leaves the choice: some of them may be taken.
+const SPARE: usize = 8;
+
+/// For whom the LAN is asked who has an address.
+#[derive(Clone, Copy, Debug)]
+pub enum Lan<'a> {
+    /// For services of this host that are about to take addresses.
+    Asked(&'a Host),
+    /// Where nobody takes one.
     LeftAlone,
 }
 
-/// Adds to a state what the services of an environment need: their images, volumes and, for those without an address, who
-/// on the LAN has one of the free ones.
+/// Adds to a state what the services of an environment need: their images, volumes and, for those that take a new address, who
+/// on the LAN has it. The shim asks: it hears the containers of this host too.
 ///
 /// # Errors
 /// When the kernel or the Engine fails.
@@ -156,7 +159,7 @@ pub async fn services(
     plan: &Plan,
     env: &Env,
     services: &[CompleteService],
-    lan: Lan,
+    lan: Lan<'_>,
     state: &mut State,
 ) -> Result<(), Error> {
     let Some(engine) = &machine.engine else {
@@ -177,49 +180,85 @@ pub async fn services(
             Ok(Vec::new())
         }
     };
-    let answered = async {
-        match lan {
-            Lan::Asked => answering(machine, plan, env, services, state).await,
-            Lan::LeftAlone => Ok(Vec::new()),
-        }
-    };
-    let (images, volumes, answered) = tokio::try_join!(images, volumes, answered)?;
+    let (images, volumes) = tokio::try_join!(images, volumes)?;
     state.docker.images = images;
     state.docker.volumes = volumes;
-    state.answered = answered;
+    if let Lan::Asked(host) = lan {
+        ask_for_new(plan, env, host, services, state).await?;
+    }
     Ok(())
 }
 
-/// Asks the LAN for free addresses, from the lowest, until there are enough for the services that need one. The shim asks:
-/// it hears the containers of this host too, and the plan knows the hosts.
-async fn answering(
-    machine: &Machine,
+/// Asks the LAN until everybody who takes a new address has one that nobody answers for. One round is enough unless many of
+/// those that the plan leaves open are taken.
+async fn ask_for_new(
     plan: &Plan,
     env: &Env,
+    host: &Host,
     services: &[CompleteService],
-    state: &State,
-) -> Result<Vec<Ipv4Addr>, Error> {
-    let needed = services
-        .iter()
-        .filter(|service| {
-            service.is_on_lan
-                && service.address.is_none()
-                && allocation::sticky(plan, env, service, state).is_none()
-        })
-        .count();
-    let mut answered = Vec::new();
-    if needed == 0 {
-        return Ok(answered);
-    }
-    let candidates: Vec<Ipv4Addr> = allocation::available(plan, env, state).collect();
-    let mut unanswered = 0;
-    for asked in candidates.chunks(needed.max(4)) {
-        let found = machine.netlink.arp_probe(&plan.shim_name, asked).await?;
-        unanswered += asked.len() - found.len();
-        answered.extend(found);
-        if unanswered >= needed {
-            break;
+    state: &mut State,
+) -> Result<(), Error> {
+    let mut asked = BTreeSet::new();
+    loop {
+        let new =
+            |state: &State, spare| lan::new_addresses(plan, env, host, services, state, spare);
+        if new(state, 0).is_subset(&asked) {
+            return Ok(());
         }
+        if !arp::is_permitted() {
+            state.lan_unasked = true;
+            return Ok(());
+        }
+        let next: BTreeSet<Ipv4Addr> = new(state, SPARE).difference(&asked).copied().collect();
+        let answers = ask(&plan.shim_name, plan, host, next.iter().copied()).await?;
+        state.answered.extend(answers);
+        asked.extend(next);
     }
-    Ok(answered)
+}
+
+/// Asks the LAN of a link who has addresses, and in the same second who the other hosts are.
+async fn ask(
+    link: &str,
+    plan: &Plan,
+    host: &Host,
+    addresses: impl Iterator<Item = Ipv4Addr>,
+) -> Result<Vec<Answer>, Error> {
+    let addresses: Vec<Ipv4Addr> = addresses.chain(lan::other_hosts(plan, host)).collect();
+    arp::probe(link, &addresses).await
+}
+
+/// That somebody else on the LAN has the address of a shim that is about to be made. The parent asks, as there may be no shim yet.
+///
+/// # Errors
+/// When the kernel fails.
+pub async fn shim_holders(
+    parent: &str,
+    plan: &Plan,
+    host: &Host,
+    state: &State,
+) -> Result<Option<Diagnostic>, Error> {
+    let answered = ask(parent, plan, host, [host.shim].into_iter()).await?;
+    let state = State {
+        answered,
+        ..state.clone()
+    };
+    Ok(lan::shim_taken(plan, host, &state))
+}
+
+/// Who else on the LAN has addresses that are this host's. The parent asks: it hears neither this host nor its containers, so that
+/// every answer is somebody else's, even one from the same hardware address. Nobody where this process may not ask.
+///
+/// # Errors
+/// When the kernel fails.
+pub async fn duplicates(
+    parent: &str,
+    plan: &Plan,
+    host: &Host,
+    state: &State,
+) -> Result<Vec<Answer>, Error> {
+    if !arp::is_permitted() {
+        return Ok(Vec::new());
+    }
+    let own = lan::own_addresses(plan, host, state);
+    ask(parent, plan, host, own.into_keys()).await
 }

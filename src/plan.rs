@@ -8,6 +8,7 @@ pub mod naming;
 mod rules;
 mod service;
 pub mod unit_files;
+pub mod vendors;
 
 pub use address::{Mac, Range, Written, ip_range, joined, pool};
 pub use isolation::{Isolation, Limits, PlannedSlice};

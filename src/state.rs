@@ -26,14 +26,26 @@ pub struct State {
     pub links: Vec<Link>,
     /// The unicast IPv4 routes of the main table.
     pub routes: Vec<Route>,
-    /// Addresses that somebody on the LAN answered for; only those that were asked for.
-    pub answered: Vec<Ipv4Addr>,
+    /// Who on the LAN answered for addresses; only those that were asked for.
+    pub answered: Vec<Answer>,
+    /// The LAN should have been asked, and this process may not.
+    pub lan_unasked: bool,
     /// What systemd has.
     pub systemd: Systemd,
     /// What the Engine has.
     pub docker: Docker,
     /// Why the Engine could not be asked; then `docker` says nothing.
     pub docker_missing: Option<Diagnostic>,
+}
+
+/// Somebody on the LAN who has an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Answer {
+    /// The address that was asked for.
+    pub address: Ipv4Addr,
+    /// The hardware address of who has it.
+    pub mac: Mac,
 }
 
 /// A network interface.
@@ -153,6 +165,14 @@ impl State {
     /// The link of that name.
     pub fn link(&self, name: &str) -> Option<&Link> {
         self.links.iter().find(|link| link.name == name)
+    }
+
+    /// The hardware addresses of those on the LAN who answered for an address.
+    pub fn holders(&self, address: Ipv4Addr) -> impl Iterator<Item = Mac> {
+        let answers = self.answered.iter();
+        answers
+            .filter(move |answer| answer.address == address)
+            .map(|answer| answer.mac)
     }
 
     /// All IPv4 addresses of this machine.

@@ -9,6 +9,7 @@
 //! - `Engine::carry_out_image`
 //! - `Engine::carry_out_container`
 
+pub mod arp;
 pub mod cgroups;
 pub mod docker;
 pub mod netlink;
@@ -25,4 +26,13 @@ pub struct Machine {
     pub netlink: Netlink,
     /// To the Engine, when it can be used.
     pub engine: Option<Engine>,
+}
+
+/// The effective capabilities of this process (capabilities(7)), a bit each.
+fn capabilities() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mut lines = status.lines();
+    let mask = lines.find_map(|line| line.strip_prefix("CapEff:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or_default()
 }

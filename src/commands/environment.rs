@@ -7,7 +7,7 @@ use crate::error::{Diagnostic, Error, ExitStatus, none_of};
 use crate::input::problem::{Problems, in_order, suggestion};
 use crate::input::service_files::{self, ServiceFiles};
 use crate::observe::{self, Lan};
-use crate::plan::{self, CompleteService, Env, Host, PullPolicy, Restart};
+use crate::plan::{self, CompleteService, Env, Host, PullPolicy};
 use crate::report::Waiting;
 use crate::state::State;
 use crate::system::Machine;
@@ -15,10 +15,6 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use std::collections::BTreeSet;
 use std::time::Duration;
-
-/// How long after the last start homelab looks whether all that was started lives. Others had longer to die by then;
-/// `--wait` gives each of them half a second.
-const ALIVE_AFTER: Duration = Duration::from_millis(40);
 
 /// How long `--wait` waits without a word.
 const SILENT_WAIT: Duration = Duration::from_secs(1);
@@ -64,7 +60,15 @@ impl Context<'_> {
         let request = Request::EnvUp(&selection, &services);
         let look = async |(machine, mut state): (Machine, State)| {
             preflight::engine(&state)?;
-            observe::services(&machine, self.plan, env, &services, Lan::Asked, &mut state).await?;
+            observe::services(
+                &machine,
+                self.plan,
+                env,
+                &services,
+                Lan::Asked(host),
+                &mut state,
+            )
+            .await?;
             Ok((diff::diff(&request, self.plan, &state)?, machine))
         };
         let found = (machine.clone(), state);
@@ -273,36 +277,6 @@ impl Context<'_> {
         }
         self.report.finished(steps, self.begun.elapsed());
         Ok(ExitStatus::Done)
-    }
-
-    /// Whether the containers that were started still live a moment later; the others are reported.
-    async fn settle(
-        &self,
-        machine: &Machine,
-        services: &[CompleteService],
-        started: &[String],
-    ) -> Result<bool, Error> {
-        let Some(engine) = machine.engine.as_ref().filter(|_| !started.is_empty()) else {
-            return Ok(true);
-        };
-        tokio::time::sleep(ALIVE_AFTER).await;
-        let containers = engine.containers().await?;
-        let lives = |name: &&String| {
-            let found = containers.iter().find(|container| container.name == **name);
-            found.is_none_or(|found| found.state == "running" || found.exit_code == Some(0))
-        };
-        // The list does not tell how often the Engine started one again.
-        let again = services
-            .iter()
-            .filter(|service| service.restart != Restart::No);
-        let again: BTreeSet<String> = again.map(|service| service.container()).collect();
-        let lives = |name: &&String| lives(name) && !again.contains(*name);
-        let suspects = started.iter().filter(|name| !lives(name));
-        let exits = suspects.map(|name| engine.exit(name));
-        let exits = futures_util::future::try_join_all(exits).await?;
-        let exits: Vec<_> = exits.into_iter().flatten().collect();
-        self.report.exits(&exits);
-        Ok(exits.is_empty())
     }
 }
 

@@ -17,7 +17,7 @@ impl Context<'_> {
         let host = self.host(&state)?;
         self.check_the_units_file(args, &state)?;
         let request = Request::NetworkUp(host);
-        self.check_shim_is_free(args, host, &request, (&machine, &state))
+        self.check_shim_is_free(args, host, &request, &state)
             .await?;
         self.converge(args, &request, (&machine, &state)).await
     }

@@ -10,7 +10,6 @@ use crate::plan::Host;
 use crate::plan::naming::SHIM_UNIT;
 use crate::plan::unit_files::{self, ShimUnit};
 use crate::state::State;
-use crate::system::Machine;
 use crate::system::netlink::Netlink;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -26,7 +25,7 @@ impl Context<'_> {
         let host = self.host(&state)?;
         self.check_the_units_file(args, &state)?;
         let request = Request::ShimUp(host);
-        self.check_shim_is_free(args, host, &request, (&machine, &state))
+        self.check_shim_is_free(args, host, &request, &state)
             .await?;
         self.converge(args, &request, (&machine, &state)).await
     }
@@ -58,7 +57,7 @@ impl Context<'_> {
             host: &host.name,
         };
         let request = Request::ShimInstall(host, unit);
-        self.check_shim_is_free(args, host, &request, (&machine, &state))
+        self.check_shim_is_free(args, host, &request, &state)
             .await?;
         self.converge(args, &request, (&machine, &state)).await
     }
@@ -104,10 +103,10 @@ impl Context<'_> {
         args: &ChangeArgs,
         host: &Host,
         request: &Request<'_>,
-        (machine, state): (&Machine, &State),
+        state: &State,
     ) -> Result<(), Error> {
-        let is_made = state.link(&self.plan.shim_name).is_some();
-        if args.dry_run || is_made {
+        let link = state.link(&self.plan.shim_name);
+        if args.dry_run || link.is_some_and(|link| link.has(host.shim)) {
             return Ok(());
         }
         let diff = diff::diff(request, self.plan, state)?;
@@ -116,21 +115,8 @@ impl Context<'_> {
         }
         preflight::permission(&diff, state)?;
         let parent = preflight::parent(self.plan, host, state)?;
-        let asked = [host.shim];
-        let answering = machine.netlink.arp_probe(&parent.name, &asked).await?;
-        if answering.is_empty() {
-            return Ok(());
-        }
-        Err(Error::new(
-            format!(
-                "another machine on the LAN answers for {}, the address of this host's shim",
-                host.shim
-            ),
-            format!(
-                "give host `{}` another `shim`, or take the address from that machine; `ip neigh show {}` tells its hardware address",
-                host.name, host.shim
-            ),
-        ))
+        let taken = observe::shim_holders(&parent.name, self.plan, host, state).await?;
+        taken.map_or(Ok(()), |taken| Err(taken.into()))
     }
 
     /// Whether an installed service keeps the shim by this file: by two files it would never be right.

@@ -1,14 +1,14 @@
 //! What there is beside the plan.
 
 use super::Context;
-use crate::diff::Selection;
 use crate::diff::status::{Findings, Status};
-use crate::error::{Error, ExitStatus};
+use crate::diff::{Selection, preflight};
+use crate::error::{Diagnostic, Error, ExitStatus};
 use crate::observe::{self, Lan};
 use crate::plan::{Env, Host};
 use crate::report;
 use crate::state::State;
-use crate::system::Machine;
+use crate::system::{Machine, arp};
 
 impl Context<'_> {
     /// `homelab status`.
@@ -27,7 +27,21 @@ impl Context<'_> {
                     .await?;
             }
         }
-        let health = observe::health(&machine, &state).await?;
+        let answers = async {
+            match preflight::parent(self.plan, host, &state) {
+                Ok(parent) => observe::duplicates(&parent.name, self.plan, host, &state).await,
+                Err(_) => Ok(Vec::new()),
+            }
+        };
+        if !arp::is_permitted() {
+            self.report.warnings(&[Diagnostic::warning(
+                "the LAN was not asked who else has the addresses of this host: not permitted",
+                "run homelab as root",
+            )]);
+        }
+        let (answers, health) = tokio::try_join!(answers, observe::health(&machine, &state))?;
+        state.answered = answers;
+        findings.add_lan(self.plan, host, &state);
         let status = Status::new(self.plan, host, &state, &health, findings);
         report::status(self.report, &status, self.sources);
         Ok(if status.findings.is_empty() {

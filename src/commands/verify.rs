@@ -1,8 +1,9 @@
 //! Who reaches whom, proved with packets.
 
 use super::Context;
-use crate::diff::preflight;
-use crate::error::{Error, ExitStatus};
+use crate::diff::{lan, preflight};
+use crate::error::{Diagnostic, Error, ExitStatus};
+use crate::state::State;
 use crate::{observe, report, verify};
 
 impl Context<'_> {
@@ -20,9 +21,15 @@ impl Context<'_> {
                 "run homelab as root",
             ));
         }
-        let matrix = verify::run(self.plan, host, &machine, &state).await?;
-        report::matrix(self.report, self.plan, &matrix);
-        let differs = matrix.differences().next().is_some();
+        let parent = preflight::parent(self.plan, host, &state)?;
+        let answers = observe::duplicates(&parent.name, self.plan, host, &state);
+        let matrix = verify::run(self.plan, host, &machine, &state);
+        let (answered, matrix) = tokio::try_join!(answers, matrix)?;
+        let state = State { answered, ..state };
+        let duplicates = lan::duplicates(self.plan, host, &state);
+        let duplicates: Vec<Diagnostic> = duplicates.map(|(_, diagnostic)| diagnostic).collect();
+        let differs = matrix.differences().next().is_some() || !duplicates.is_empty();
+        report::matrix(self.report, self.plan, &matrix, &duplicates);
         Ok(if differs {
             ExitStatus::Different
         } else {

@@ -2,7 +2,7 @@
 
 use super::difference::{Difference, Object};
 use super::links::shim_routes;
-use super::{Diff, Request, Selection, containers, diff, preflight};
+use super::{Diff, Request, Selection, containers, diff, lan, preflight};
 use crate::error::{Diagnostic, Error, Span};
 use crate::plan::naming::SHIM_UNIT;
 use crate::plan::{CompleteService, Env, Host, Isolation, Plan, Service};
@@ -94,6 +94,18 @@ impl Findings {
         let limits = preflight::limits(plan, env, state);
         for missing in [isolation.err(), limits.err()].into_iter().flatten() {
             self.add_diagnostic(missing);
+        }
+    }
+
+    /// Adds who else on the LAN has addresses of this host and its containers.
+    pub fn add_lan(&mut self, plan: &Plan, host: &Host, state: &State) {
+        for (about, duplicate) in lan::duplicates(plan, host, state) {
+            self.add(Finding {
+                about,
+                what: duplicate.what,
+                fix: duplicate.hint.unwrap_or_default(),
+                place: None,
+            });
         }
     }
 

@@ -321,9 +321,9 @@ fn planned() -> Vec<(usize, usize)> {
 fn verify_prints_who_reaches_whom() {
     let plan = Home::new().plan;
     let good = proof(&planned());
-    assert_screen("verify.txt", || super::matrix(PEOPLE, &plan, &good));
+    assert_screen("verify.txt", || super::matrix(PEOPLE, &plan, &good, &[]));
     assert_screen("verify-verbose.txt", || {
-        super::matrix(VERBOSE, &plan, &good);
+        super::matrix(VERBOSE, &plan, &good, &[]);
     });
     let leak = [planned(), vec![(2, 3), (4, 1)]].concat();
     let leak: Vec<_> = leak
@@ -332,12 +332,12 @@ fn verify_prints_who_reaches_whom() {
         .collect();
     let bad = proof(&leak);
     assert_screen("verify-differences.txt", || {
-        super::matrix(PEOPLE, &plan, &bad);
+        super::matrix(PEOPLE, &plan, &bad, &[]);
     });
     assert_screen("verify-differences-json.txt", || {
-        super::matrix(JSON, &plan, &bad);
+        super::matrix(JSON, &plan, &bad, &[]);
     });
     assert_screen("verify-differences-quiet.txt", || {
-        super::matrix(QUIET, &plan, &bad);
+        super::matrix(QUIET, &plan, &bad, &[]);
     });
 }

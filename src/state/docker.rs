@@ -1,5 +1,6 @@
 //! What the Engine has, as plain values, and which of it is ours.
 
+use crate::plan::Mac;
 use crate::plan::naming::{
     self, LABEL_COMPOSE_NETWORK, LABEL_ENVIRONMENT, LABEL_FINGERPRINT, LABEL_SERVICE, compose_label,
 };
@@ -221,6 +222,9 @@ pub struct Endpoint {
     pub network_id: String,
     /// The address that was asked for, or that it has.
     pub address: Option<Ipv4Addr>,
+    /// Its hardware address there, when it runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mac: Option<Mac>,
 }
 
 impl Docker {

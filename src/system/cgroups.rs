@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 /// Where the unified hierarchy is (`cgroups(7)`).
 pub const CGROUPS: &str = "/sys/fs/cgroup";
 
+/// The line of `cgroup.events` that says that processes are in a cgroup or below it.
+const POPULATED: &str = "populated 1";
+
 /// Where dockerd writes its process id, unless it is told otherwise.
 const ENGINE_PID: &str = "/run/docker.pid";
 
@@ -26,7 +29,7 @@ pub fn has_service(unit: &str) -> bool {
 pub fn is_populated(cgroup: &str) -> bool {
     let path = format!("{CGROUPS}{cgroup}/cgroup.events");
     let events = fs::read_to_string(path).unwrap_or_default();
-    !cgroup.is_empty() && events.lines().any(|line| line == "populated 1")
+    !cgroup.is_empty() && events.lines().any(|line| line == POPULATED)
 }
 
 /// Whether one of these containers runs in a scope of systemd and was started by the dockerd that runs now: then its cgroup
@@ -44,6 +47,15 @@ pub fn has_scope_of_running_engine<'a>(ids: impl IntoIterator<Item = &'a str>) -
             let mut started = processes.lines().map(started).peekable();
             started.peek().is_some() && started.all(|time| time.is_some_and(|time| time >= engine))
         })
+    })
+}
+
+/// Whether a container that runs in a scope of systemd has processes.
+pub fn has_processes(id: &str) -> bool {
+    slices_of_containers().iter().any(|slice| {
+        let path = slice.join(format!("docker-{id}.scope/cgroup.events"));
+        let events = fs::read_to_string(path).unwrap_or_default();
+        events.lines().any(|line| line == POPULATED)
     })
 }
 

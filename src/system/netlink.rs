@@ -2,6 +2,7 @@
 
 mod read;
 
+use super::capabilities;
 use crate::diff::step::LinkAction;
 use crate::error::Error;
 use crate::plan::Mac;
@@ -9,26 +10,19 @@ use crate::state::Route;
 use futures_util::{Stream, StreamExt as _, TryStreamExt};
 use ipnet::Ipv4Net;
 use nix::errno::Errno;
-use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::link::{
     AfSpecInet, AfSpecUnspec, InetDevConf, LinkAttribute, MacVlanMode,
-};
-use rtnetlink::packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourState,
 };
 use rtnetlink::packet_route::route::{RouteMessage, RouteProtocol, RouteScope};
 use rtnetlink::{
     Error as NetlinkError, Handle, LinkMacVlan, LinkUnspec, MulticastGroup, RouteMessageBuilder,
 };
-use std::net::{IpAddr, Ipv4Addr};
-use std::time::{Duration, Instant};
+use std::net::Ipv4Addr;
+use std::time::Duration;
 
 /// How long the kernel may take for one request; it takes microseconds. rtnetlink drops an answer that it cannot decode,
 /// and then would wait for ever.
 const KERNEL_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How long the LAN may take to answer for an address: the kernel asks at once and again after a second.
-const ARP_TIMEOUT: Duration = Duration::from_millis(1300);
 
 /// A connection to the kernel, for the network namespace of the thread that opened it.
 #[derive(Clone)]
@@ -67,12 +61,7 @@ impl Netlink {
     /// Whether this process has `CAP_NET_ADMIN` (capabilities(7)), which root has.
     pub fn has_net_admin() -> bool {
         const NET_ADMIN: u64 = 1 << 12;
-        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let effective = status
-            .lines()
-            .find_map(|line| line.strip_prefix("CapEff:"))
-            .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-        effective.is_some_and(|mask| mask & NET_ADMIN != 0)
+        capabilities() & NET_ADMIN != 0
     }
 
     /// Makes a macvlan link in bridge mode, which is down at first.
@@ -212,13 +201,15 @@ impl Netlink {
     }
 
     /// Turns `net.ipv4.conf.NAME.arp_filter` on: the link answers ARP only for addresses that the kernel would send from
-    /// it (ip-sysctl).
+    /// it (ip-sysctl). And `arp_notify`: it announces its address when it goes up, so that whoever knew somebody else there
+    /// learns at once.
     ///
     /// # Errors
     /// When the link is gone or homelab may not.
     async fn set_arp_filter(&self, name: &str) -> Result<(), Error> {
         let mut settings = InetDevConf::default();
         settings.arpfilter = 1;
+        settings.arp_notify = 1;
         let inet = AfSpecUnspec::Inet(vec![AfSpecInet::DevConfRequest(settings)]);
         let message = LinkUnspec::new_with_index(self.index(name).await?)
             .append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![inet]));
@@ -242,70 +233,6 @@ impl Netlink {
             rtnetlink::new_multicast_connection(&groups).map_err(|_| no_socket())?;
         tokio::spawn(connection);
         Ok(messages.map(|_| ()))
-    }
-
-    /// Which of `addresses` somebody answers ARP for on the LAN of `link`: the kernel is told to resolve them, and its
-    /// neighbour table is read (`NTF_USE` of rtnetlink(7)). Links of this machine on the same parent do not hear a question
-    /// that goes out over the parent.
-    ///
-    /// # Errors
-    /// When the link is gone, or homelab may not.
-    pub async fn arp_probe(
-        &self,
-        link: &str,
-        addresses: &[Ipv4Addr],
-    ) -> Result<Vec<Ipv4Addr>, Error> {
-        let index = self.index(link).await?;
-        let what = format!("ask the LAN of link `{link}` for an address");
-        for address in addresses {
-            let request = self
-                .handle
-                .neighbours()
-                .add(index, IpAddr::V4(*address))
-                .state(NeighbourState::None)
-                .flags(NeighbourFlags::Use)
-                .replace();
-            request_or_fail(request.execute(), &what).await?;
-        }
-        let deadline = Instant::now() + ARP_TIMEOUT;
-        loop {
-            let answered = self.resolved(index, addresses).await?;
-            if answered.len() == addresses.len() || Instant::now() >= deadline {
-                return Ok(answered);
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    }
-
-    async fn resolved(&self, index: u32, addresses: &[Ipv4Addr]) -> Result<Vec<Ipv4Addr>, Error> {
-        let request = self
-            .handle
-            .neighbours()
-            .get()
-            .set_address_family(AddressFamily::Inet);
-        let neighbours = dump(request.execute(), "list the neighbours").await?;
-        let mut answered = Vec::new();
-        for neighbour in neighbours {
-            let is_resolved = matches!(
-                neighbour.header.state,
-                NeighbourState::Reachable
-                    | NeighbourState::Stale
-                    | NeighbourState::Delay
-                    | NeighbourState::Probe
-                    | NeighbourState::Permanent
-            );
-            if neighbour.header.ifindex != index || !is_resolved {
-                continue;
-            }
-            for attribute in &neighbour.attributes {
-                if let NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) = attribute
-                    && addresses.contains(address)
-                {
-                    answered.push(*address);
-                }
-            }
-        }
-        Ok(answered)
     }
 
     async fn index(&self, name: &str) -> Result<u32, Error> {

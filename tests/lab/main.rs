@@ -26,6 +26,7 @@ mod services;
 mod shim;
 mod turns;
 mod verify;
+mod who_has;
 
 use home::{Home, Server};
 use std::net::Ipv4Addr;

@@ -172,7 +172,7 @@ fn the_machine_must_be_fit(suite: &str) {
     home.laptop.run("ip addr add 192.168.1.254/32 dev eth0");
     pi.homelab("network-up")
         .exits(1)
-        .says("another machine on the LAN answers for 192.168.1.254");
+        .says("another machine has 192.168.1.254, the address of this host's shim");
     home.laptop.run("ip addr del 192.168.1.254/32 dev eth0");
     assert_eq!(pi.leftovers(), before, "nothing was changed");
 }

@@ -44,9 +44,14 @@ pub const HOMES: [(&str, &[&str]); 17] = [
     ("sd_notify", &["system/systemd"]),
     (
         "nix",
-        &["system/netlink", "verify/agent", "plan/service/values"],
+        &[
+            "system/arp",
+            "system/netlink",
+            "verify/agent",
+            "plan/service/values",
+        ],
     ),
-    ("socket2", &["verify/agent"]),
+    ("socket2", &["system/arp", "verify/agent"]),
     ("saphyr_parser", &["input/yaml"]),
     ("strsim", &["input/problem"]),
     ("annotate_snippets", &["report"]),
@@ -80,8 +85,12 @@ const WRITES: [&str; 8] = [
     "Command :: new",
 ];
 
-/// What of the adapters only asks; all else that others may call changes the machine and stands in the list of system.rs.
-pub const ASKS: [&str; 26] = [
+/// What of the adapters only asks, or only tells others on the LAN; all else that others may call changes the machine and stands in the
+/// list of system.rs.
+pub const ASKS: [&str; 30] = [
+    "exit_soon",
+    "has_processes",
+    "is_permitted",
     "take",
     "ends",
     "connect",
@@ -92,7 +101,8 @@ pub const ASKS: [&str; 26] = [
     "has_net_admin",
     "links_and_routes",
     "subscribe",
-    "arp_probe",
+    "probe",
+    "announce",
     "in_a_namespace",
     "networks",
     "containers",

@@ -68,6 +68,7 @@ fn up_without_blocked(
     }
     let addresses = up.addresses(services);
     up.wanted = addresses.values().copied().collect();
+    up.warn_of_silence();
     up.warn_of_bypasses(services);
     up.warn_of_shared_volumes(services);
     up.remove_obsolete(services);

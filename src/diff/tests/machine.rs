@@ -344,6 +344,7 @@ fn create(new: &NewContainer, id: String, docker: &mut Docker) {
         let endpoint = Endpoint {
             network_id: String::new(),
             address: Some(address),
+            mac: None,
         };
         (network_name(&service.env), endpoint)
     });

@@ -55,6 +55,7 @@ pub(super) fn container_of(container: ContainerSummary) -> state::Container {
             address: asked
                 .or(endpoint.ip_address)
                 .and_then(|address| address.parse().ok()),
+            mac: endpoint.mac_address.and_then(|mac| mac.parse().ok()),
         }
     };
     let status = container.status.unwrap_or_default();

@@ -9,10 +9,16 @@ use bollard::models::{ContainerInspectResponse, RestartPolicyNameEnum};
 use bollard::query_parameters::{EventsOptionsBuilder, WaitContainerOptionsBuilder};
 use futures_util::StreamExt;
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a container without a healthcheck must live to count as running.
 const ALIVE_AFTER: Duration = Duration::from_millis(500);
+
+/// How long the Engine may take to see that a container's processes are gone; it takes a tenth of a second.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often it is asked meanwhile.
+const EXIT_PAUSE: Duration = Duration::from_millis(20);
 
 /// How a container is, as far as somebody waits for it.
 enum Readiness {
@@ -59,6 +65,23 @@ impl Engine {
         match self.exit(name).await? {
             None => Ok(()),
             Some(exit) => Err(ended(exit)),
+        }
+    }
+
+    /// How a container ended whose processes are gone, as soon as the Engine sees it.
+    ///
+    /// # Errors
+    /// When the Engine fails.
+    pub async fn exit_soon(&self, name: &str) -> Result<Option<ContainerExit>, Error> {
+        let begun = Instant::now();
+        loop {
+            let found = self.inspect(name).await?;
+            let runs = found.state.and_then(|state| state.running) == Some(true);
+            let was_restarted = found.restart_count.unwrap_or(0) > 0;
+            if !runs || was_restarted || begun.elapsed() > EXIT_TIMEOUT {
+                return self.exit(name).await;
+            }
+            tokio::time::sleep(EXIT_PAUSE).await;
         }
     }
 

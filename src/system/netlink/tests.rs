@@ -13,7 +13,7 @@ pub fn in_a_namespace(test: &str, body: impl AsyncFnOnce(Netlink)) {
         let output = std::process::Command::new("unshare")
             .args(["--user", "--map-root-user", "--net"])
             .arg(program)
-            .args(["--nocapture", "--exact", test])
+            .args(["--nocapture", "--include-ignored", "--exact", test])
             .env(MARK, "yes")
             .output();
         let output = output.unwrap_or_else(|error| unreachable!("unshare: {error}"));

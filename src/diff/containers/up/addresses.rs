@@ -1,7 +1,7 @@
 //! Which address each service gets, and which services are left out because theirs is not to be had. Pure.
 
 use super::Up;
-use crate::diff::allocation;
+use crate::diff::{allocation, lan};
 use crate::error::Diagnostic;
 use crate::plan::CompleteService;
 use crate::state::Container;
@@ -16,7 +16,7 @@ impl Up<'_> {
     /// else the lowest free one.
     pub(super) fn addresses(&mut self, services: &[CompleteService]) -> BTreeMap<String, Ipv4Addr> {
         let (plan, env) = (self.selection.plan, self.selection.env);
-        let mut available = allocation::available(plan, env, self.state);
+        let mut available = allocation::available(plan, env, self.selection.host, self.state);
         let mut found = BTreeMap::new();
         let mut without = Vec::new();
         for service in services.iter().filter(|service| service.is_on_lan) {
@@ -45,6 +45,16 @@ impl Up<'_> {
         found
     }
 
+    /// Says when nobody could ask the LAN whether new addresses are taken.
+    pub(super) fn warn_of_silence(&mut self) {
+        if self.state.lan_unasked {
+            self.diff.warn(
+                "the LAN was not asked whether somebody has the new addresses: not permitted",
+                "run homelab as root",
+            );
+        }
+    }
+
     /// What keeps a service from an address: somebody who is not among the `moving` has it and keeps it, or the network, made
     /// by an older homelab, keeps it back.
     pub(super) fn check_address(
@@ -71,7 +81,9 @@ impl Up<'_> {
                 .any(|endpoint| endpoint.address == Some(address));
             holds && !moving.contains(container.name.as_str())
         });
-        let holder = holder.filter(|_| !self.freed.contains_key(&address))?;
+        let Some(holder) = holder.filter(|_| !self.freed.contains_key(&address)) else {
+            return lan::taken(self.selection.plan, address, self.state);
+        };
         Some(Diagnostic::error(
             format!("container `{}` has {address} already", holder.name),
             format!(

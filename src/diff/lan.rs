@@ -1,0 +1,138 @@
+//! Who on the LAN has addresses of ours: which ones to ask about, and what the answers mean. Pure.
+
+use super::allocation;
+use crate::error::Diagnostic;
+use crate::plan::vendors::vendor;
+use crate::plan::{CompleteService, Env, Host, Mac, Plan};
+use crate::state::State;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+/// The addresses that services of a run would take that are not in use by them here and now. Where the plan leaves the choice there
+/// are `spare` ones more.
+pub fn new_addresses(
+    plan: &Plan,
+    env: &Env,
+    host: &Host,
+    services: &[CompleteService],
+    state: &State,
+    spare: usize,
+) -> BTreeSet<Ipv4Addr> {
+    let mut new = BTreeSet::new();
+    let mut without = 0;
+    for service in services.iter().filter(|service| service.is_on_lan) {
+        let known = service
+            .address
+            .or_else(|| allocation::sticky(plan, env, service, state));
+        let container = state
+            .docker
+            .instance(&service.env, &service.name, service.replica);
+        let in_use = container.filter(|found| found.is_running());
+        let in_use = in_use.and_then(|found| allocation::current(found, env));
+        match known {
+            Some(address) if in_use == Some(address) => {}
+            Some(address) => {
+                new.insert(address);
+            }
+            None => without += 1,
+        }
+    }
+    if without > 0 {
+        new.extend(allocation::available(plan, env, host, state).take(without + spare));
+    }
+    new
+}
+
+/// The addresses of hosts, which are asked for too so that an answer can be told to be one of theirs.
+pub fn other_hosts(plan: &Plan, host: &Host) -> impl Iterator<Item = Ipv4Addr> {
+    let others = plan.hosts.iter().filter(|other| other.name != host.name);
+    others.map(|other| other.address)
+}
+
+/// That somebody on the LAN has an address which is about to be taken.
+pub fn taken(plan: &Plan, address: Ipv4Addr, state: &State) -> Option<Diagnostic> {
+    let holders = holders(plan, address, state)?;
+    Some(Diagnostic::error(
+        format!("{address} is taken: {holders} answers for it on the LAN"),
+        "take the address from that machine, or plan another one; then run this again",
+    ))
+}
+
+/// That somebody on the LAN has the address of a shim that is about to be made: two that answer for one address break each
+/// other.
+pub fn shim_taken(plan: &Plan, host: &Host, state: &State) -> Option<Diagnostic> {
+    let holders = holders(plan, host.shim, state)?;
+    Some(Diagnostic::error(
+        format!(
+            "another machine has {}, the address of this host's shim: {holders} answers for it on the LAN",
+            host.shim
+        ),
+        format!(
+            "give host `{}` another `shim`, or take the address from that machine; then run this again",
+            host.name
+        ),
+    ))
+}
+
+/// Who answered for an address, by hardware address and what is known of it.
+fn holders(plan: &Plan, address: Ipv4Addr, state: &State) -> Option<String> {
+    let words: Vec<String> = state
+        .holders(address)
+        .map(|mac| match about(plan, address, mac, state) {
+            Some(about) => format!("{mac} ({about})"),
+            None => mac.to_string(),
+        })
+        .collect();
+    (!words.is_empty()).then(|| words.join(" and "))
+}
+
+fn about(plan: &Plan, address: Ipv4Addr, mac: Mac, state: &State) -> Option<String> {
+    let mut hosts = plan.hosts.iter();
+    let host = hosts.find(|host| {
+        let is_asked_about = host.address != address;
+        is_asked_about && state.holders(host.address).any(|of_host| of_host == mac)
+    });
+    let vendor = || vendor(mac).map(str::to_owned);
+    host.map(|host| format!("host {}", host.name))
+        .or_else(vendor)
+}
+
+/// The addresses that nobody else may have, with whose they are: the shim's, those of containers that run here, and the planned
+/// ones of services that are to run here.
+pub fn own_addresses(plan: &Plan, host: &Host, state: &State) -> BTreeMap<Ipv4Addr, String> {
+    let mut own = BTreeMap::new();
+    for env in &plan.envs {
+        let here = env.services.iter().filter(|s| s.host == host.name);
+        own.extend(here.filter_map(|service| {
+            let container = format!("container {}", service.container());
+            Some((service.address?, container))
+        }));
+        let network = env.network();
+        for container in state.docker.containers.iter().filter(|c| c.is_running()) {
+            let endpoint = container.networks.get(&network);
+            let address = endpoint.and_then(|endpoint| endpoint.address);
+            own.extend(address.map(|address| (address, format!("container {}", container.name))));
+        }
+    }
+    own.insert(host.shim, format!("link {}", plan.shim_name));
+    own
+}
+
+/// What is wrong when somebody else has one of [`own_addresses`], with whose it is.
+pub fn duplicates<'a>(
+    plan: &'a Plan,
+    host: &'a Host,
+    state: &'a State,
+) -> impl Iterator<Item = (String, Diagnostic)> + 'a {
+    own_addresses(plan, host, state)
+        .into_iter()
+        .filter_map(|(address, whose)| {
+            let holders = holders(plan, address, state)?;
+            let what = format!(
+                "another machine has {address}, the address of {whose}: {holders} answers for it on the LAN"
+            );
+            let hint = "take the address from that machine, or plan another one: two that answer for one address break each other";
+            let (_, name) = whose.split_once(' ')?;
+            Some((name.to_owned(), Diagnostic::error(what, hint)))
+        })
+}
