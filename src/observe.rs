@@ -4,7 +4,7 @@ use crate::diff::lan;
 use crate::error::{Diagnostic, Error};
 use crate::plan::naming::slice_name;
 use crate::plan::{CompleteService, Env, Host, Plan};
-use crate::state::{Answer, ContainerHealth, Docker, State};
+use crate::state::{Answer, Container, ContainerHealth, Docker, State};
 use crate::system::docker::Engine;
 use crate::system::netlink::Netlink;
 use crate::system::{Machine, arp, cgroups, systemd};
@@ -98,7 +98,8 @@ async fn engine(own: &[Ipv4Addr]) -> Result<Result<(Engine, Docker), Diagnostic>
         Ok(engine) => engine,
         Err(missing) => return Ok(Err(missing)),
     };
-    let (networks, containers) = tokio::try_join!(engine.networks(), engine.containers())?;
+    let (networks, mut containers) = tokio::try_join!(engine.networks(), engine.containers())?;
+    find_slices(&engine, &mut containers).await?;
     let running = containers.iter().filter(|c| c.state == "running");
     let cgroup_driver = if cgroups::has_scope_of_running_engine(running.map(|c| c.id.as_str())) {
         "systemd".to_owned()
@@ -114,6 +115,24 @@ async fn engine(own: &[Ipv4Addr]) -> Result<Result<(Engine, Docker), Diagnostic>
         ..Docker::default()
     };
     Ok(Ok((engine, docker)))
+}
+
+/// Adds to containers of ours that run which slice their processes are in.
+async fn find_slices(engine: &Engine, containers: &mut [Container]) -> Result<(), Error> {
+    let by_container = cgroups::slices_by_container();
+    let ours = containers
+        .iter_mut()
+        .filter(|found| found.service().is_some());
+    for container in ours.filter(|found| matches!(found.state.as_str(), "running" | "paused")) {
+        container.slice = match by_container.get(&container.id) {
+            Some(slice) => Some(slice.clone()),
+            None => {
+                let process = engine.process(&container.id).await?;
+                process.and_then(cgroups::slice_of_process)
+            }
+        };
+    }
+    Ok(())
 }
 
 /// How every container of ours is, by name.

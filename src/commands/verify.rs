@@ -27,9 +27,11 @@ impl Context<'_> {
         let (answered, matrix) = tokio::try_join!(answers, matrix)?;
         let state = State { answered, ..state };
         let duplicates = lan::duplicates(self.plan, host, &state);
-        let duplicates: Vec<Diagnostic> = duplicates.map(|(_, diagnostic)| diagnostic).collect();
-        let differs = matrix.differences().next().is_some() || !duplicates.is_empty();
-        report::matrix(self.report, self.plan, &matrix, &duplicates);
+        let duplicates = duplicates.map(|(_, diagnostic)| diagnostic);
+        let not_there = lan::not_there(self.plan, host, &state);
+        let beside: Vec<Diagnostic> = duplicates.chain(not_there).collect();
+        let differs = matrix.differences().next().is_some() || !beside.is_empty();
+        report::matrix(self.report, self.plan, &matrix, &beside);
         Ok(if differs {
             ExitStatus::Different
         } else {

@@ -118,6 +118,38 @@ pub fn own_addresses(plan: &Plan, host: &Host, state: &State) -> BTreeMap<Ipv4Ad
     own
 }
 
+/// Services of environments that run here which cannot be proven anything about: they do not run, or not on the LAN. Where nothing of
+/// an environment runs, nobody expects it to.
+pub fn not_there<'a>(
+    plan: &'a Plan,
+    host: &'a Host,
+    state: &'a State,
+) -> impl Iterator<Item = Diagnostic> + 'a {
+    let envs = plan.envs.iter();
+    let envs = envs.filter(|env| state.docker.of_environment(&env.name).next().is_some());
+    let services = envs.flat_map(|env| env.services.iter().map(move |service| (env, service)));
+    let here = services
+        .filter(|(_, service)| service.host == host.name && service.is_active && service.is_on_lan);
+    here.filter_map(|(env, service)| {
+        let name = service.container();
+        let docker = &state.docker;
+        let container = docker.instance(&service.env, &service.name, service.replica);
+        let why = match container {
+            None => "it does not exist".to_owned(),
+            Some(found) if found.state == "exited" && found.exit_code == Some(0) => return None,
+            Some(found) if found.state != "running" => format!("it is {}", found.state),
+            Some(found) if !found.networks.contains_key(&env.network()) => {
+                format!("it is not attached to {}", env.network())
+            }
+            Some(_) => return None,
+        };
+        Some(Diagnostic::error(
+            format!("container `{name}` was not asked and not heard: {why}"),
+            format!("`homelab env-up --env {}` repairs it", env.name),
+        ))
+    })
+}
+
 /// What is wrong when somebody else has one of [`own_addresses`], with whose it is.
 pub fn duplicates<'a>(
     plan: &'a Plan,

@@ -184,7 +184,10 @@ impl Status {
         let mut findings = findings.all;
         for (name, health) in health {
             let container = state.docker.container(name);
-            findings.extend(container.and_then(|found| unhealthy(found, health)));
+            let found = container.and_then(|found| unhealthy(found, health));
+            // That a planned one is paused is told already.
+            let is_told = |told: &Finding| told.about == *name && told.what.contains(" is paused");
+            findings.extend(found.filter(|found| !is_told(found) || !findings.iter().any(is_told)));
         }
         let differs = |name: &str| findings.iter().any(|finding| finding.about == name);
         let mut items = vec![shim(plan, host, state, &differs), unit(state, &differs)];
@@ -205,7 +208,7 @@ impl Status {
     }
 }
 
-/// What is wrong with a container that runs, so that no command of ours would change it.
+/// What is wrong with a container although no command of ours would change it.
 fn unhealthy(container: &Container, health: &ContainerHealth) -> Option<Finding> {
     let name = &container.name;
     let what = if container.state == "restarting" {

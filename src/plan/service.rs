@@ -27,7 +27,8 @@ pub use ports::PortBinding;
 pub(super) use reader::{ParsedService, read};
 pub(super) use values::parse_bytes;
 
-use super::naming::container_name;
+use super::address::Mac;
+use super::naming::{container_name, mac_of};
 use crate::cli::PullWhen;
 use crate::input::problem::Span;
 use serde_json::Value as Json;
@@ -240,6 +241,12 @@ impl Service {
             Some(name) => name.clone(),
             None => container_name(&self.name, &self.env, self.replica),
         }
+    }
+
+    /// The hardware address that goes with its address on the LAN: its own one, else the one made from the address.
+    pub fn lan_mac(&self, address: Ipv4Addr) -> Mac {
+        let own = self.lan.mac.as_ref().and_then(|mac| mac.value);
+        own.unwrap_or_else(|| mac_of(address))
     }
 
     /// Why its processes could undo the isolation of its environment, if they could.

@@ -13,8 +13,8 @@ use serde_json::json;
 /// How many wrong answers of one cell are told; a cell may stand for hundreds.
 const MOST: usize = 5;
 
-/// Prints the matrix, what is wrong with it, who else has addresses of this host, and what to do.
-pub fn print(report: Report, plan: &Plan, matrix: &Matrix, duplicates: &[Diagnostic]) {
+/// Prints the matrix, what is wrong with it and `beside` it, and what to do.
+pub fn print(report: Report, plan: &Plan, matrix: &Matrix, beside: &[Diagnostic]) {
     if report.json {
         objects(matrix);
     } else if !report.quiet {
@@ -30,7 +30,7 @@ pub fn print(report: Report, plan: &Plan, matrix: &Matrix, duplicates: &[Diagnos
     for cell in matrix.differences() {
         difference(plan, matrix, cell);
     }
-    report.warnings(duplicates);
+    report.warnings(beside);
     if report.quiet {
         return;
     }
@@ -49,7 +49,7 @@ pub fn print(report: Report, plan: &Plan, matrix: &Matrix, duplicates: &[Diagnos
             }
         }
     }
-    if matrix.differences().next().is_none() && duplicates.is_empty() {
+    if matrix.differences().next().is_none() && beside.is_empty() {
         let proven: usize = matrix.cells.iter().map(|cell| cell.probes.len()).sum();
         err(&format!(
             "all is as planned: {proven} pairs were asked by tcp, udp and ping"

@@ -137,6 +137,9 @@ pub struct Container {
     pub networks: BTreeMap<String, Endpoint>,
     /// The Engine's volumes that it has mounted.
     pub volumes: Vec<Mount>,
+    /// The systemd slice that its processes are in, when it runs and was looked at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slice: Option<String>,
 }
 
 /// What a healthcheck says.

@@ -1,6 +1,7 @@
 //! cgroup v2 as the kernel shows it: asking here takes microseconds, asking systemd or the Engine milliseconds.
 
 use crate::plan::naming::PARENT_SLICE;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -57,6 +58,33 @@ pub fn has_processes(id: &str) -> bool {
         let events = fs::read_to_string(path).unwrap_or_default();
         events.lines().any(|line| line == POPULATED)
     })
+}
+
+/// The slices of containers that run in scopes of systemd, by id, as far as they are the Engine's default one or an
+/// environment's.
+pub fn slices_by_container() -> BTreeMap<String, String> {
+    let scope_of = |name: &str| {
+        let id = name.strip_prefix("docker-")?.strip_suffix(".scope")?;
+        Some(id.to_owned())
+    };
+    let mut found = BTreeMap::new();
+    for slice in slices_of_containers() {
+        let Some(name) = slice.file_name().and_then(|name| name.to_str()) else {
+            continue;
+        };
+        let scopes = fs::read_dir(&slice).into_iter().flatten().flatten();
+        let scopes = scopes.filter_map(|entry| scope_of(entry.file_name().to_str()?));
+        found.extend(scopes.map(|id| (id, name.to_owned())));
+    }
+    found
+}
+
+/// The slice of the first process of a container, or whatever else its cgroup is in.
+pub fn slice_of_process(process: u32) -> Option<String> {
+    let cgroups = fs::read_to_string(format!("/proc/{process}/cgroup")).ok()?;
+    let unified = cgroups.lines().find_map(|line| line.strip_prefix("0::"))?;
+    let slice = Path::new(unified).parent()?.file_name()?;
+    slice.to_str().map(str::to_owned)
 }
 
 /// The Engine's default slice, and those of the environments.

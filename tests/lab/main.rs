@@ -22,6 +22,7 @@ mod main_job;
 mod network_managers;
 mod pool;
 mod refusals;
+mod repairs;
 mod services;
 mod shim;
 mod turns;

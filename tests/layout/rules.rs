@@ -87,7 +87,9 @@ const WRITES: [&str; 8] = [
 
 /// What of the adapters only asks, or only tells others on the LAN; all else that others may call changes the machine and stands in the
 /// list of system.rs.
-pub const ASKS: [&str; 30] = [
+pub const ASKS: [&str; 32] = [
+    "slice_of_process",
+    "slices_by_container",
     "exit_soon",
     "has_processes",
     "is_permitted",

@@ -4,7 +4,7 @@ use super::Selection;
 use crate::diff::difference::{Cause, Difference, Object};
 use crate::error::Diagnostic;
 use crate::plan::naming::LABEL_FINGERPRINT;
-use crate::plan::{CompleteService, DependencyCondition, Restart};
+use crate::plan::{CompleteService, DependencyCondition, Env, Mac, Restart};
 use crate::state::{Container, State};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -16,6 +16,8 @@ pub(super) enum ContainerDecision {
     Keep,
     /// It is there and does not run; what is different.
     Start(Cause),
+    /// It is paused; what is different.
+    Unpause(Cause),
     /// Stop it and start it again; why.
     Restart(Cause),
     /// There is none.
@@ -86,11 +88,14 @@ impl<'a> Decisions<'a> {
         if let Some(cause) = self.recreate_reason(container, service) {
             return ContainerDecision::Recreate(cause);
         }
+        let (found, planned) = (container.state.clone(), "running".to_owned());
+        let difference = object(&name).differs("state", Some(found), Some(planned));
+        if container.state == "paused" {
+            return ContainerDecision::Unpause(difference.because("it is paused"));
+        }
         if container.is_running() || self.is_done(container, service) {
             return ContainerDecision::Keep;
         }
-        let (found, planned) = (container.state.clone(), "running".to_owned());
-        let difference = object(&name).differs("state", Some(found), Some(planned));
         ContainerDecision::Start(difference.because("it does not run"))
     }
 
@@ -138,6 +143,16 @@ impl<'a> Decisions<'a> {
             let text = format!("image {} is another one now", service.image);
             return Some(difference.because(text));
         }
+        // A container that other tools made with our labels, or that was put back from a backup, may be anywhere.
+        if let Some(slice) = &container.slice
+            && let Some(planned) = &service.slice
+            && slice != planned
+        {
+            let difference = differs("slice", Some(slice), Some(planned));
+            let text =
+                format!("it runs in {slice}, where nothing keeps it from other environments");
+            return Some(difference.because(text));
+        }
         if self.selection.force_recreate {
             return Some("it was asked for".into());
         }
@@ -167,10 +182,19 @@ impl<'a> Decisions<'a> {
                 return Some(differs(Some(&endpoint.network_id), id).because(text));
             }
         }
+        let others = self.selection.plan.envs.iter().map(Env::network);
+        let mut others = others.filter(|network| Some(network) != lan.as_ref());
+        if let Some(other) = others.find(|other| container.networks.contains_key(other)) {
+            let field = format!("network {other}");
+            let attached = Some("attached".to_owned());
+            let difference = object(&container.name).differs(field, attached, None);
+            return Some(difference.because(format!("it is attached to {other} too")));
+        }
         let address = self.addresses.get(&service.container())?;
-        let found = container.networks.get(&lan?)?.address;
+        let endpoint = container.networks.get(&lan?)?;
+        let found = endpoint.address;
         if found == Some(*address) {
-            return None;
+            return hardware_reason(container, endpoint.mac?, service.lan_mac(*address));
         }
         let planned = Some(address.to_string());
         let field = found.map(|found| found.to_string());
@@ -226,6 +250,17 @@ impl<'a> Decisions<'a> {
             }
         }
     }
+}
+
+/// Why a container has to be made anew because of its hardware address on the LAN: engine 28 draws a new one when it is
+/// disconnected and connected again.
+fn hardware_reason(container: &Container, found: Mac, planned: Mac) -> Option<Cause> {
+    if found == planned {
+        return None;
+    }
+    let (found, planned) = (Some(found.to_string()), Some(planned.to_string()));
+    let object = object(&container.name);
+    Some(object.differs("hardware address", found, planned).into())
 }
 
 /// Which keys differ between two fingerprints; `None` when they are the same.

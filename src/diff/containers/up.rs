@@ -235,7 +235,9 @@ impl Up<'_> {
     ) -> Made {
         match decision {
             ContainerDecision::Start(_) => return self.fill(service),
-            ContainerDecision::Keep | ContainerDecision::Restart(_) => return Made::default(),
+            ContainerDecision::Keep
+            | ContainerDecision::Unpause(_)
+            | ContainerDecision::Restart(_) => return Made::default(),
             ContainerDecision::Create | ContainerDecision::Recreate(_) => {}
         }
         let mut after = self.pull(service);
@@ -417,6 +419,9 @@ impl Up<'_> {
             }
             (ContainerDecision::Restart(why), _) => {
                 (ContainerAction::Restart { name }, why.clone())
+            }
+            (ContainerDecision::Unpause(why), _) => {
+                (ContainerAction::Unpause { name }, why.clone())
             }
             (ContainerDecision::Start(why), _) => (ContainerAction::Start { name }, why.clone()),
             _ => (ContainerAction::Start { name }, "it is new".into()),

@@ -1,7 +1,6 @@
 //! What may be done to containers. Pure.
 
 use super::{StepText, Thing, Verb, WORKING};
-use crate::plan::naming::mac_of;
 use crate::plan::{Attachment, CompleteService, DependencyCondition, GivenFile};
 use crate::state::Mount;
 use std::net::Ipv4Addr;
@@ -46,6 +45,11 @@ pub enum ContainerAction {
     },
     /// Stop a container and start it again.
     Restart {
+        /// Its name.
+        name: String,
+    },
+    /// Let a paused container go on.
+    Unpause {
         /// Its name.
         name: String,
     },
@@ -155,6 +159,7 @@ impl ContainerAction {
             ),
             Self::WaitFor { .. } => ('~', "await", "waiting until it is healthy", "healthy"),
             Self::Restart { .. } => ('~', "restart", "restarting", "restarted"),
+            Self::Unpause { .. } => ('~', "unpause", WORKING, "unpaused"),
             Self::Start { .. } => ('~', "start", "starting", "started"),
             Self::Stop { .. } => ('~', "stop", "stopping", "stopped"),
             Self::Remove { .. } => ('-', "remove", "removing", "removed"),
@@ -183,6 +188,7 @@ impl ContainerAction {
             }
             Self::Replace { name, .. }
             | Self::Restart { name }
+            | Self::Unpause { name }
             | Self::Start { name }
             | Self::Stop { name }
             | Self::Remove { name } => (name, String::new()),
@@ -197,9 +203,7 @@ impl NewContainer {
         let service = &self.service;
         let mut parts = Vec::new();
         if let Some(address) = self.address {
-            let mac = service.lan.mac.as_ref().map(ToString::to_string);
-            let mac = mac.unwrap_or_else(|| mac_of(address).to_string());
-            parts.extend([address.to_string(), mac]);
+            parts.extend([address.to_string(), service.lan_mac(address).to_string()]);
         }
         let networks = service.networks.iter();
         parts.extend(networks.map(|attachment| format!("network {}", attachment.network)));

@@ -269,6 +269,13 @@ fn made_id(step: usize, docker: &Docker) -> String {
     format!("made-{count}")
 }
 
+fn unpause(name: &str, docker: &mut Docker) {
+    let container = docker.containers.iter_mut().find(|c| c.name == name);
+    let container = container.unwrap_or_else(|| unreachable!("no {name}"));
+    assert_eq!(container.state, "paused");
+    "running".clone_into(&mut container.state);
+}
+
 fn ask_about_container(action: &ContainerAction, step: usize, state: &mut State) {
     let id = made_id(step, &state.docker);
     let docker = &mut state.docker;
@@ -312,6 +319,7 @@ fn ask_about_container(action: &ContainerAction, step: usize, state: &mut State)
             }
         }
         ContainerAction::Create(new) => create(new, id, docker),
+        ContainerAction::Unpause { name } => unpause(name, docker),
         ContainerAction::Start { name } => start(name, state),
         ContainerAction::Stop { name } => {
             let found = docker.containers.iter_mut().find(|c| c.name == *name);

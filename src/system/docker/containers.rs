@@ -53,6 +53,7 @@ impl Engine {
                 Err(_) if !is_required => {}
                 result => result?,
             },
+            ContainerAction::Unpause { name } => self.unpause_container(name).await?,
             ContainerAction::Start { name } => self.start_container(name).await?,
             ContainerAction::Stop { name } => self.stop_container(name).await?,
             ContainerAction::Remove { name } => self.remove_container(name).await?,
@@ -217,6 +218,15 @@ impl Engine {
     async fn restart_container(&self, name: &str) -> Result<(), Error> {
         self.stop_container(name).await?;
         self.start_container(name).await
+    }
+
+    /// Lets a paused container go on.
+    ///
+    /// # Errors
+    /// When it is gone or not paused any more, or the Engine fails.
+    async fn unpause_container(&self, name: &str) -> Result<(), Error> {
+        let result = self.client.unpause_container(name).await;
+        result.map_err(|error| engine_error(&format!("unpause container `{name}`"), &error))
     }
 
     /// Starts a container.

@@ -91,6 +91,7 @@ pub(super) fn container_of(container: ContainerSummary) -> state::Container {
                 })
             })
             .collect(),
+        slice: None,
     }
 }
 
