@@ -3,6 +3,7 @@
 mod address_plan;
 mod containers;
 mod diagnostic;
+mod log_lines;
 mod matrix;
 mod progress;
 #[cfg(test)]
@@ -26,7 +27,8 @@ use std::io::Write as _;
 use std::time::Duration;
 
 pub use address_plan::print as address_plan;
-pub use containers::{LogLines, print as containers};
+pub use containers::print as containers;
+pub use log_lines::LogLines;
 pub use matrix::print as matrix;
 pub use progress::{Progress, Waiting};
 pub use services::print as services;
@@ -63,6 +65,26 @@ fn err(line: &str) {
     if cfg!(not(test)) {
         let _ = writeln!(anstream::stderr().lock(), "{line}");
     }
+}
+
+/// Text on standard output as it is, colours of others included.
+///
+/// # Errors
+/// When nobody reads it.
+fn raw(text: &str) -> std::io::Result<()> {
+    #[cfg(test)]
+    screen::keep("out", text.strip_suffix('\n').unwrap_or(text));
+    if cfg!(test) {
+        return Ok(());
+    }
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+/// Whether standard output takes colours: it is a terminal, and neither `NO_COLOR` nor `TERM` is against them.
+fn is_coloured() -> bool {
+    anstream::AutoStream::choice(&std::io::stdout()) != anstream::ColorChoice::Never
 }
 
 /// A line of one process of ours for another.
