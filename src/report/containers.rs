@@ -1,8 +1,8 @@
 //! Containers as `homelab ps` lists them.
 
-use super::{Report, out};
+use super::table::Table;
+use super::{Report, out, print_object};
 use crate::state::{Container, Health};
-use comfy_table::{Table, presets};
 use serde_json::json;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -19,29 +19,27 @@ pub fn print(report: Report, network: &str, containers: &[&Container]) {
     };
     if report.json {
         for container in containers {
-            out(&json!({
+            print_object(&json!({
                 "kind": "container", "name": container.name, "id": container.id,
                 "image": container.image_name, "service": service(container),
                 "address": address(container), "command": container.command,
                 "created": container.created, "state": container.state,
                 "health": container.health.map(Health::word), "exit_code": container.exit_code,
                 "status": container.status,
-            })
-            .to_string());
+            }));
         }
         return;
     }
     if report.quiet {
         for container in containers {
-            out(&container.id);
+            out(container.id.as_str());
         }
         return;
     }
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    table.set_header(["NAME", "IMAGE", "SERVICE", "ADDRESS", "CREATED", "STATUS"]);
+    let mut table =
+        Table::with_header(["NAME", "IMAGE", "SERVICE", "ADDRESS", "CREATED", "STATUS"]);
     for container in containers {
-        table.add_row([
+        table.row([
             container.name.clone(),
             container.image_name.clone(),
             service(container),
@@ -50,7 +48,7 @@ pub fn print(report: Report, network: &str, containers: &[&Container]) {
             container.status.clone(),
         ]);
     }
-    super::status::print_table(&table);
+    table.print();
 }
 
 /// How long ago, in the largest unit that fits.

@@ -1,6 +1,6 @@
 //! The lines of `logs`, each with the name of its service in front.
 
-use super::{Report, is_coloured, raw};
+use super::{Report, is_coloured, json_text, raw, visible};
 use crate::system::docker::LogPiece;
 use anstyle::{AnsiColor, Style};
 use serde_json::json;
@@ -37,7 +37,11 @@ impl LogLines {
             has_prefix,
             is_coloured: is_coloured(),
             names: names.to_vec(),
-            width: names.iter().map(String::len).max().unwrap_or(0),
+            width: names
+                .iter()
+                .map(|name| visible(name).chars().count())
+                .max()
+                .unwrap_or(0),
             open: RefCell::default(),
             is_closed: Cell::new(false),
         }
@@ -105,7 +109,8 @@ impl LogLines {
         let colour = COLOURS.get(place.unwrap_or(0) % COLOURS.len()).copied();
         let style = colour.filter(|_| self.is_coloured);
         let style = style.map_or(Style::new(), AnsiColor::on_default);
-        format!("{style}{name:<width$} |{style:#} ", width = self.width)
+        let (name, width) = (visible(name), self.width);
+        format!("{style}{name:<width$} |{style:#} ")
     }
 }
 
@@ -120,7 +125,7 @@ fn json_line(name: &str, piece: &LogPiece) -> String {
     if let Some(line) = line.as_object_mut().filter(|_| !is_end) {
         line.insert("partial".to_owned(), true.into());
     }
-    format!("{line}\n")
+    format!("{}\n", json_text(&line))
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! What a person sees, as files in tests/screens beside the home and the state that they tell of: each line of them with the
 //! stream that it goes to. `SNAPSHOTS=overwrite cargo test` writes them.
 
+mod untrusted;
+
 use super::{LogLines, Progress, Report, screen};
 use crate::apply::Event;
 use crate::diff::status::{Findings, Status};

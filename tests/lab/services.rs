@@ -11,6 +11,7 @@ tests! {
         a_registry_may_want_a_login;
     one engine:
         logs_are_what_containers_wrote
+        what_comes_from_outside_is_text_on_a_terminal
 }
 
 const SERVICES: &str = r#"
@@ -304,4 +305,47 @@ fn logs_are_what_containers_wrote(suite: &str) {
     let run = pi.homelab("logs colour").exits(1);
     assert!(!run.stdout.contains("Error"), "{}", run.stdout);
     run.says("the Engine did not show the log of container `colour-preprod` to its end");
+}
+
+const CLEARING: &str = r#"
+[services.dying]
+image   = "lab/web:1"
+command = ["sh", "-c", "printf '\\033[2J\\033[31mno\\033[0m\\n'; exit 3"]
+"#;
+
+fn what_comes_from_outside_is_text_on_a_terminal(suite: &str) {
+    let loan = borrow(suite);
+    let (_home, pi) = loan.parts();
+    pi.write("/etc/homelab/homelab.toml", &format!("{PLAN}{CLEARING}"));
+    pi.homelab("network-up").exits(0);
+    // Whoever may use the Engine can give a container such a name of a service.
+    pi.sh(
+        "service=$(printf 'a\\033[2J\\nb\\342\\200\\256'); docker run -d --network homelab-preprod --ip 192.168.1.240 --name guest \
+         --label homelab.environment=preprod --label \"homelab.service=$service\" lab/web:1 sh -c 'echo up; exec sleep 600'",
+    );
+    let seen = |command: &str| {
+        let seen = pi.sh(&format!(
+            "TERM=xterm script -qec 'homelab {command}' /dev/null; true"
+        ));
+        assert!(
+            !seen.contains("\u{1b}[2J") && !seen.contains('\u{202e}'),
+            "{command}: {seen:?}"
+        );
+        seen
+    };
+    for (command, text) in [
+        ("ps", r"  a\u{1b}[2J\nb\u{202e}  "),
+        ("logs", r"a\u{1b}[2J\nb\u{202e} |"),
+        ("env-up dying --wait", r" \u{1b}[2Jno"),
+    ] {
+        let seen = seen(command);
+        assert!(seen.contains(text), "{command}: {seen:?}");
+    }
+    for command in [
+        "status",
+        "env-down --dry-run",
+        "env-up --dry-run --remove-orphans",
+    ] {
+        assert!(seen(command).contains("guest"), "{command}");
+    }
 }
