@@ -41,11 +41,12 @@ use commands::load::PlanFile;
 use error::{Error, ExitStatus};
 use plan::Services;
 use report::Report;
+use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::Instant;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = parse();
     let report = Report {
         json: cli.global.json,
         quiet: cli.global.quiet,
@@ -61,6 +62,17 @@ fn main() -> ExitCode {
         }
     });
     ExitCode::from(status.code())
+}
+
+/// The command line. clap's messages show words of it as they are, so a wrong one is read again with words that no terminal obeys,
+/// which is as wrong.
+fn parse() -> Cli {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    Cli::try_parse_from(&words).unwrap_or_else(|error| {
+        let words = words.iter().map(|word| word.to_string_lossy());
+        let shown = words.map(|word| report::visible(&word).into_owned());
+        Cli::try_parse_from(shown).err().unwrap_or(error).exit()
+    })
 }
 
 fn run(cli: &Cli, report: Report) -> anyhow::Result<ExitStatus> {

@@ -3,12 +3,15 @@
 mod address_plan;
 mod containers;
 mod diagnostic;
+mod line;
+mod log_lines;
 mod matrix;
 mod progress;
 #[cfg(test)]
 mod screen;
 mod services;
 mod status;
+mod table;
 #[cfg(test)]
 mod tests;
 
@@ -20,13 +23,16 @@ use crate::plan::naming::succeeds;
 use crate::state::ContainerExit;
 use crate::system::docker::PullProgress;
 use anstyle::{AnsiColor, Style};
+use line::{Line, json_text};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::time::Duration;
 
 pub use address_plan::print as address_plan;
-pub use containers::{LogLines, print as containers};
+pub use containers::print as containers;
+pub use line::visible;
+pub use log_lines::LogLines;
 pub use matrix::print as matrix;
 pub use progress::{Progress, Waiting};
 pub use services::print as services;
@@ -49,25 +55,56 @@ pub struct Report {
 }
 
 /// A line on standard output. Nobody is left to tell when the reader has gone.
-fn out(line: &str) {
+fn out(line: impl Into<Line>) {
+    let line = line.into();
     #[cfg(test)]
-    screen::keep("out", line);
+    screen::keep("out", &line.to_string());
     if cfg!(not(test)) {
         let _ = writeln!(anstream::stdout().lock(), "{line}");
     }
 }
 
-fn err(line: &str) {
+fn err(line: impl Into<Line>) {
+    err_rendered(&line.into().to_string());
+}
+
+/// Lines that have their styles.
+fn err_rendered(lines: &str) {
     #[cfg(test)]
-    screen::keep("err", line);
+    screen::keep("err", lines);
     if cfg!(not(test)) {
-        let _ = writeln!(anstream::stderr().lock(), "{line}");
+        let _ = writeln!(anstream::stderr().lock(), "{lines}");
     }
+}
+
+/// An object on standard output, in a line of its own.
+fn print_object(object: &Value) {
+    let _ = raw(&format!("{}\n", json_text(object)));
+}
+
+/// Text on standard output as it is, colours of others included.
+///
+/// # Errors
+/// When nobody reads it.
+fn raw(text: &str) -> std::io::Result<()> {
+    #[cfg(test)]
+    screen::keep("out", text.strip_suffix('\n').unwrap_or(text));
+    if cfg!(test) {
+        return Ok(());
+    }
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+/// Whether standard output takes colours: it is a terminal, and neither `NO_COLOR` nor `TERM` is against them.
+fn is_coloured() -> bool {
+    anstream::AutoStream::choice(&std::io::stdout()) != anstream::ColorChoice::Never
 }
 
 /// A line of one process of ours for another.
 pub fn line(text: &str) {
-    out(text);
+    let _ = raw(&format!("{text}\n"));
 }
 
 impl Report {
@@ -84,7 +121,7 @@ impl Report {
         if places.len() > 1 {
             let mut files: Vec<&str> = places.iter().map(|p| sources.path(&p.span)).collect();
             files.dedup();
-            err(&format!("{} errors in {}", places.len(), files.join(", ")));
+            err(format!("{} errors in {}", places.len(), files.join(", ")));
         }
     }
 
@@ -93,14 +130,13 @@ impl Report {
         if self.json {
             let (line, column) = sources.position(&place.span);
             let event = if is_error { "error" } else { "warning" };
-            out(&json!({
+            print_object(&json!({
                 "event": event, "file": sources.path(&place.span), "line": line, "column": column,
                 "what": problem.what, "hint": problem.hint,
-            })
-            .to_string());
+            }));
         }
         if is_error || !self.quiet {
-            err(&diagnostic::render(problem, place, sources, true));
+            err_rendered(&diagnostic::render(problem, place, sources, true));
             err("");
         }
     }
@@ -124,17 +160,17 @@ impl Report {
             if let Some(object) = object.as_object_mut().filter(|_| !lines.is_empty()) {
                 object.insert("log".to_owned(), json!(lines));
             }
-            out(&object.to_string());
+            print_object(&object);
         }
         if self.quiet && !severity.is_error() {
             return;
         }
-        err(&format!("{style}{event}:{style:#} {what}"));
+        err(Line::headed(style, &format!("{event}:"), what));
         for line in lines {
-            err(&format!("  {FAINT}|{FAINT:#} {line}"));
+            err(Line::of_log(line));
         }
         if let Some(hint) = hint {
-            err(&format!("{HINT}hint:{HINT:#} {hint}"));
+            err(Line::headed(HINT, "hint:", hint));
         }
     }
 
@@ -154,15 +190,15 @@ impl Report {
     pub fn unexpected(self, error: &anyhow::Error) {
         if self.json {
             let what = format!("{error:#}");
-            out(&json!({ "event": "error", "what": what }).to_string());
+            print_object(&json!({ "event": "error", "what": what }));
         }
-        err(&format!("{ERROR}error:{ERROR:#} {error:#}"));
+        err(Line::headed(ERROR, "error:", &format!("{error:#}")));
     }
 
     /// Something that is good to know.
     pub fn note(self, text: &str) {
         if self.json {
-            out(&json!({ "event": "note", "what": text }).to_string());
+            print_object(&json!({ "event": "note", "what": text }));
         }
         if !self.quiet {
             err(text);
@@ -174,9 +210,9 @@ impl Report {
         let width = diff.steps.len().to_string().len();
         for step in &diff.steps {
             if self.json {
-                out(&step_json("step", step).to_string());
+                print_object(&step_json("step", step));
             } else if !self.quiet {
-                out(&step_line(step, width));
+                out(step_line(step, width));
             }
         }
         if !self.quiet && diff.steps.is_empty() && diff.errors.is_empty() {
@@ -198,11 +234,10 @@ impl Report {
     fn pulling(self, step: &Step, progress: PullProgress) {
         if self.json {
             let name = step.action.text().name;
-            out(&json!({
+            print_object(&json!({
                 "event": "pulling", "id": step.id, "name": name,
                 "bytes": progress.done, "total": progress.total,
-            })
-            .to_string());
+            }));
         }
     }
 
@@ -212,11 +247,11 @@ impl Report {
             return;
         };
         if self.json {
-            out(&step_json("begun", step).to_string());
+            print_object(&step_json("begun", step));
         }
         if !self.quiet {
             let text = step.action.text();
-            err(&format!("{doing} {} {}", text.kind, text.name));
+            err(format!("{doing} {} {}", text.kind, text.name));
         }
     }
 
@@ -236,7 +271,7 @@ impl Report {
             if let Some(object) = object.as_object_mut() {
                 object.insert("milliseconds".to_owned(), milliseconds(elapsed).into());
             }
-            out(&object.to_string());
+            print_object(&object);
         }
         // That it stops was said, and that it is removed will be.
         let stops = matches!(step.action, Action::Container(ContainerAction::Stop { .. }));
@@ -244,46 +279,46 @@ impl Report {
             return;
         }
         let text = step.action.text();
-        let mut line = step.action.done_sentence();
+        let mut line = Line::from(step.action.done_sentence());
         if !text.detail.is_empty() && (self.verbose || text.done == "set") {
-            line = format!("{line}: {}", text.detail);
+            line = line.text(format!(": {}", text.detail));
         }
         let seconds = elapsed.as_secs_f64();
         if self.verbose {
-            line = format!("{line} {FAINT}({}; {seconds:.3} s){FAINT:#}", step.cause);
+            let why = format!("({}; {seconds:.3} s)", step.cause);
+            line = line.text(" ").styled(FAINT, why);
         } else if is_timed {
-            line = format!("{line} {FAINT}{seconds:.1}s{FAINT:#}");
+            line = line.text(" ").styled(FAINT, format!("{seconds:.1}s"));
         }
-        err(&line);
+        err(line);
     }
 
     /// How far a run came that was drawn on a terminal.
     fn sum(self, done: u64, all: u64, elapsed: Duration) {
         let seconds = elapsed.as_secs_f64();
         if done < all {
-            err(&format!("{done} of {all} steps in {seconds:.1} s"));
+            err(format!("{done} of {all} steps in {seconds:.1} s"));
         } else if !self.verbose {
-            err(&format!("{all} steps in {seconds:.1} s"));
+            err(format!("{all} steps in {seconds:.1} s"));
         }
     }
 
     /// Containers that `--wait` still waits for.
     fn waiting(self, left: &BTreeSet<String>) {
         if self.json {
-            out(&json!({ "event": "waiting", "containers": left }).to_string());
+            print_object(&json!({ "event": "waiting", "containers": left }));
         }
         if !self.quiet {
             let names: Vec<&str> = left.iter().map(String::as_str).collect();
-            err(&format!("waiting for {}", names.join(", ")));
+            err(format!("waiting for {}", names.join(", ")));
         }
     }
 
     /// The end of a command that worked.
     pub fn finished(self, steps: usize, elapsed: Duration) {
         if self.json {
-            out(
-                &json!({ "event": "finished", "steps": steps, "milliseconds": milliseconds(elapsed) })
-                    .to_string(),
+            print_object(
+                &json!({ "event": "finished", "steps": steps, "milliseconds": milliseconds(elapsed) }),
             );
         }
         if self.quiet {
@@ -292,7 +327,7 @@ impl Report {
         if steps == 0 {
             err("nothing to do: everything is as planned");
         } else if self.verbose {
-            err(&format!("{steps} steps in {:.1} s", elapsed.as_secs_f64()));
+            err(format!("{steps} steps in {:.1} s", elapsed.as_secs_f64()));
         }
     }
 
@@ -306,25 +341,25 @@ impl Report {
                 log,
             } = exit;
             if self.json {
-                out(&json!({
+                print_object(&json!({
                     "event": "died", "container": container, "exit_code": exit_code,
                     "restarting": restarting, "log": log,
-                })
-                .to_string());
+                }));
             }
             let again = exit.again();
-            err(&format!(
-                "{ERROR}error:{ERROR:#} container `{container}` ended at once with status {exit_code}{again}"
-            ));
+            let what =
+                format!("container `{container}` ended at once with status {exit_code}{again}");
+            err(Line::headed(ERROR, "error:", &what));
             for line in log {
-                err(&format!("  {FAINT}|{FAINT:#} {line}"));
+                err(Line::of_log(line));
             }
             if log.is_empty() {
-                err(&format!("  {FAINT}|{FAINT:#} it wrote nothing to its log"));
+                err(Line::below("it wrote nothing to its log"));
             }
-            err(&format!(
-                "{HINT}hint:{HINT:#} `docker logs {container}` shows all of its log; correct the service and run the command again"
-            ));
+            let hint = format!(
+                "`docker logs {container}` shows all of its log; correct the service and run the command again"
+            );
+            err(Line::headed(HINT, "hint:", &hint));
         }
     }
 }
@@ -333,19 +368,16 @@ fn milliseconds(elapsed: Duration) -> u64 {
     u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn step_line(step: &Step, width: usize) -> String {
+fn step_line(step: &Step, width: usize) -> Line {
     let text = step.action.text();
     let colour = match text.sign {
         '+' => AnsiColor::Green.on_default(),
         '-' => AnsiColor::Red.on_default(),
         _ => AnsiColor::Yellow.on_default(),
     };
-    let mut line = format!(
-        "{:>width$} {colour}{}{colour:#} {} {} {}",
-        step.id, text.sign, text.verb, text.kind, text.name
-    );
+    let mut what = format!(" {} {} {} ", text.verb, text.kind, text.name);
     if !text.detail.is_empty() {
-        line = format!("{line}: {}", text.detail);
+        what = format!("{}: {} ", what.trim_end(), text.detail);
     }
     let mut why = step.cause.clone();
     let mut after: Vec<StepId> = step.after.iter().chain(&step.after_end).copied().collect();
@@ -354,7 +386,10 @@ fn step_line(step: &Step, width: usize) -> String {
         let after: Vec<String> = after.iter().map(ToString::to_string).collect();
         why = format!("{why}; after {}", after.join(", "));
     }
-    format!("{line} {FAINT}({why}){FAINT:#}")
+    Line::from(format!("{:>width$} ", step.id))
+        .styled(colour, text.sign)
+        .text(what)
+        .styled(FAINT, format!("({why})"))
 }
 
 fn step_json(event: &str, step: &Step) -> Value {
@@ -369,7 +404,10 @@ fn step_json(event: &str, step: &Step) -> Value {
 #[cfg(test)]
 pub fn plain_steps(diff: &Diff) -> String {
     let width = diff.steps.len().to_string().len();
-    let lines = diff.steps.iter().map(|step| step_line(step, width));
+    let lines = diff
+        .steps
+        .iter()
+        .map(|step| step_line(step, width).to_string());
     let diagnostics = diff.warnings.iter().chain(&diff.errors);
     let diagnostics = diagnostics.map(|diagnostic| {
         let hint = diagnostic.hint.as_deref().unwrap_or_default();

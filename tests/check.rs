@@ -161,6 +161,33 @@ fn a_command_that_does_not_exist_is_a_usage_error() {
         .stdout_eq("");
 }
 
+/// As on a terminal: what is strange about a word is seen, and the terminal does nothing about it.
+#[test]
+fn words_of_the_command_line_are_text() {
+    for arguments in [
+        &["net\u{1b}[2Jwork\u{202e}"][..],
+        &["logs", "--tail", "1\u{1b}[2J\u{202e}"],
+        &["check", "--config", "no\u{1b}[2Jwhere\u{202e}"],
+        &["check", "--host", "n\u{1b}[2J\u{202e}10"],
+    ] {
+        let run = homelab(repository())
+            .env_remove("NO_COLOR")
+            .env("CLICOLOR_FORCE", "1")
+            .args(arguments)
+            .assert()
+            .code(2);
+        let stderr = String::from_utf8_lossy(&run.get_output().stderr).into_owned();
+        assert!(
+            stderr.contains("\\u{1b}[2J") && stderr.contains("\\u{202e}"),
+            "{stderr:?}"
+        );
+        assert!(
+            !stderr.contains("\u{1b}[2J") && !stderr.contains('\u{202e}'),
+            "{stderr:?}"
+        );
+    }
+}
+
 #[test]
 fn a_reader_that_goes_away_is_no_failure() {
     let line = format!(

@@ -9,8 +9,10 @@ use crate::observe;
 use crate::plan::Env;
 use crate::report;
 use crate::state::{Container, State};
-use crate::system::docker::Tail;
+use crate::system::docker::{LogPiece, Tail};
 use futures_util::future::try_join_all;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use std::collections::BTreeSet;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 impl Context<'_> {
@@ -56,20 +58,28 @@ impl Context<'_> {
         let names: Vec<String> = shown.iter().map(|container| label(container)).collect();
         let lines = report::LogLines::new(self.report, &names, !logs.no_log_prefix);
         let streams = shown.iter().zip(&names).map(|(container, name)| {
-            let lines = &lines;
-            engine.logs(&container.id, &tail, move |line| lines.print(name, &line))
+            let (lines, tail) = (&lines, &tail);
+            async move {
+                let print = |piece: LogPiece| lines.print(name, &piece);
+                engine.logs(&container.name, tail, print).await?;
+                // Whoever reads no more of one container reads no more of any.
+                if lines.is_closed() { Err(None) } else { Ok(()) }
+            }
         });
-        if logs.follow {
+        let (result, status) = if logs.follow {
             tokio::select! {
-                result = try_join_all(streams) => result.map(|_| ExitStatus::Done),
-                () = self.interrupt.raised() => Ok(ExitStatus::Interrupted),
+                result = try_join_all(streams) => (result.map(|_| ()), ExitStatus::Done),
+                () = self.interrupt.raised() => (Ok(()), ExitStatus::Interrupted),
             }
         } else {
             // One after the other, so that the lines of a service stay together.
-            for stream in streams {
-                stream.await?;
-            }
-            Ok(ExitStatus::Done)
+            let streams = stream::iter(streams).then(|stream| stream);
+            (streams.try_collect().await, ExitStatus::Done)
+        };
+        lines.end();
+        match result {
+            Err(Some(error)) => Err(error),
+            _ => Ok(status),
         }
     }
 
@@ -94,7 +104,7 @@ fn containers<'s>(
     all.sort_by(|a, b| (a.0, a.1.replica()).cmp(&(b.0, b.1.replica())));
     for name in services {
         let known = env.services.iter().map(|service| service.name.as_str());
-        let known: Vec<&str> = known
+        let known: BTreeSet<&str> = known
             .chain(all.iter().map(|(service, _)| *service))
             .collect();
         if !known.contains(&name.as_str()) {

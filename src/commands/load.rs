@@ -5,7 +5,7 @@ use crate::error::{Error, why_unreadable};
 use crate::input::compose::LoadEnv;
 use crate::input::problem::{Problems, Sources};
 use crate::plan::{self, Plan, Services};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// homelab.toml.
 pub struct PlanFile {
@@ -48,6 +48,20 @@ impl PlanFile {
     /// Its absolute path.
     pub fn absolute(&self) -> PathBuf {
         std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone())
+    }
+
+    /// The same without `..`, which systemd takes in no path.
+    pub fn without_parents(&self) -> PathBuf {
+        let path = self.absolute();
+        if !path.components().any(|part| part == Component::ParentDir) {
+            return path;
+        }
+        // What the folder is called after all links, because `..` leads out of where a link leads to. The file keeps its name.
+        let folder = path.parent().map(std::fs::canonicalize);
+        match (folder, path.file_name()) {
+            (Some(Ok(folder)), Some(name)) => folder.join(name),
+            _ => path,
+        }
     }
 
     /// Compiles it; the texts of further files go to `sources`. Returns the plan and its warnings.

@@ -49,7 +49,7 @@ impl Context<'_> {
         let _turn = self.turn(args).await?;
         let (machine, state) = observe::machine(self.plan).await?;
         let host = self.host(&state)?;
-        let (program, file) = (own_path()?, self.file.absolute());
+        let (program, file) = (own_path()?, self.file.without_parents());
         check_readable(&file)?;
         let unit = ShimUnit {
             program: text_of(&program)?,
@@ -128,7 +128,7 @@ impl Context<'_> {
         let text = state.systemd.shim.file(&unit_files::path(SHIM_UNIT));
         let unit = text.and_then(ShimUnit::parse);
         let own = self.file.absolute();
-        let Some(unit) = unit.filter(|unit| Path::new(unit.file) != own) else {
+        let Some(unit) = unit.filter(|unit| !is_same_file(Path::new(unit.file), &own)) else {
             return Ok(());
         };
         let other = Diagnostic::error(
@@ -174,8 +174,18 @@ fn own_path() -> Result<PathBuf, Error> {
 
 /// Whether a service with a user of its own can read a file.
 fn check_readable(file: &Path) -> Result<(), Error> {
+    // There the unit sees an empty folder that root alone may enter (`ProtectHome=tmpfs`), whatever the mode of the real one.
+    if file.starts_with("/root") {
+        return Err(Error::new(
+            format!(
+                "`{}` is in the home of root, where the service, which has a user of its own, reads nothing",
+                file.display()
+            ),
+            "put homelab.toml into /etc/homelab",
+        ));
+    }
     // Of these folders the unit sees nothing but the file.
-    let is_shown = ["/home", "/root", "/run/user"]
+    let is_shown = ["/home", "/run/user"]
         .iter()
         .any(|folder| file.starts_with(folder));
     let is_open = |path: &Path, bits: u32| {
@@ -212,8 +222,7 @@ fn check_readable(file: &Path) -> Result<(), Error> {
 
 /// A path that can stand in the file of a unit.
 fn text_of(path: &Path) -> Result<&str, Error> {
-    let fits = |c: char| c.is_ascii_alphanumeric() || "/._-+@~".contains(c);
-    let text = path.to_str().filter(|text| text.chars().all(fits));
+    let text = path.to_str().filter(|text| unit_files::is_unit_path(text));
     text.ok_or_else(|| {
         Error::new(
             format!(
@@ -223,4 +232,10 @@ fn text_of(path: &Path) -> Result<&str, Error> {
             "choose one of letters, digits and `/._-`, such as /etc/homelab/homelab.toml",
         )
     })
+}
+
+/// Whether two paths lead to one file.
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    let real = std::fs::canonicalize;
+    one == other || matches!((real(one), real(other)), (Ok(one), Ok(other)) if one == other)
 }

@@ -2,6 +2,7 @@
 
 use super::address::joined;
 use super::naming::{FILE_BLOCK, FILE_MARK, NETWORK_MANAGER_FILE, NETWORKD_FILE, SHIM_UNIT};
+use super::service::is_dns_label;
 use super::{Plan, PlannedSlice};
 use crate::cli::PARENT_LINKS_VARIABLE;
 use std::fmt::Write as _;
@@ -101,12 +102,23 @@ impl<'a> ShimUnit<'a> {
         let [program, "--config", file, "--host", host, "shim", "run"] = words.as_slice() else {
             return None;
         };
-        Some(Self {
+        let fits = is_unit_path(program) && is_unit_path(file) && is_dns_label(host);
+        fits.then_some(Self {
             program,
             file,
             host,
         })
     }
+}
+
+/// Whether a path can stand in the file of a unit as it is.
+///
+/// Blanks, quotes, `\`, `%`, `$` and `:` mean something to systemd, in `ExecStart=` something else than in `BindReadOnlyPaths=`
+/// (systemd.syntax(7), systemd.service(5), systemd.exec(5)), and what follows the end of a line is a setting of its own. These
+/// characters are nothing but themselves, and what begins with `/` is no option and has no prefix.
+pub fn is_unit_path(path: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "/._-+@~".contains(c);
+    path.starts_with('/') && path.chars().all(fits)
 }
 
 /// The file of the shim's unit.
@@ -252,5 +264,64 @@ impl Manager {
             Some(format!("{before}{after}"))
         });
         Some(without.unwrap_or_else(|| found.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let usual = ShimUnit {
+            program: "/usr/local/bin/homelab",
+            file: "/etc/homelab/homelab.toml",
+            host: "pi",
+        };
+        let file = "/srv/my-home_2/~pi/a+b@c.d/homelab.toml";
+        assert!(is_unit_path(usual.program) && is_unit_path(usual.file) && is_unit_path(file));
+        let text = shim(&usual);
+        assert_eq!(ShimUnit::parse(&text), Some(usual.clone()));
+        let other = text.replace(usual.file, file);
+        let unit = ShimUnit { file, ..usual };
+        assert_eq!(shim(&unit), other);
+        assert_eq!(ShimUnit::parse(&other), Some(unit));
+    }
+
+    #[test]
+    fn nothing_in_a_path_means_something_to_systemd() {
+        let special = " \t\n\r\"'\\%$:;#!|&<>*?[]{}()=,\0\u{1b}\u{7f}\u{a0}\u{202e}é";
+        for character in special.chars() {
+            let path = format!("/etc/a{character}b");
+            assert!(!is_unit_path(&path), "{path:?}");
+        }
+        for path in [
+            "",
+            "-x",
+            "homelab.toml",
+            "--config",
+            "@/bin/sh",
+            "+/bin/sh",
+            "-/bin/sh",
+        ] {
+            assert!(!is_unit_path(path), "{path:?}");
+        }
+    }
+
+    #[test]
+    fn a_command_that_homelab_does_not_write_is_somebody_elses() {
+        for command in [
+            "/bin/homelab --config /etc/h.toml --host pi shim run --json",
+            "/bin/homelab --config /etc/h.toml shim run",
+            "-/bin/homelab --config /etc/h.toml --host pi shim run",
+            "/bin/homelab --config /etc/%i.toml --host pi shim run",
+            "/bin/homelab --config $FILE --host pi shim run",
+            "/bin/homelab --config \"/etc/h.toml\" --host pi shim run",
+            "/bin/homelab --config /etc/h.toml --host %H shim run",
+            "/bin/homelab --config /etc/h.toml:/etc --host pi shim run",
+        ] {
+            let text = format!("[Service]\nExecStart={command}\n");
+            assert_eq!(ShimUnit::parse(&text), None, "{command}");
+        }
     }
 }

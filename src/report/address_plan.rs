@@ -1,8 +1,8 @@
 //! The address plan as a table that a person reads at a glance, in the order of the addresses.
 
-use super::{Report, out};
+use super::table::Table;
+use super::{Report, out, print_object};
 use crate::plan::{Env, Host, Isolation, Limits, Plan, Range, Service, ip_range};
-use comfy_table::{Table, presets};
 use ipnet::Ipv4Net;
 use serde_json::{Value, json};
 use std::net::Ipv4Addr;
@@ -27,24 +27,20 @@ pub fn print(report: Report, plan: &Plan) {
     rows.sort_by_key(|row| row.first);
     if report.json {
         for row in &rows {
-            out(&row.object.to_string());
+            print_object(&row.object);
         }
         return;
     }
     if report.quiet {
         return;
     }
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    table.set_header(["ADDRESS", "FOR", ""]);
+    let mut table = Table::with_header(["ADDRESS", "FOR", ""]);
     for row in &rows {
-        table.add_row([&row.address, &row.name, &row.detail]);
+        table.row([&row.address, &row.name, &row.detail]);
     }
-    for line in table.lines() {
-        out(line.trim_end());
-    }
+    table.print();
     for note in notes(plan) {
-        out(&note);
+        out(note);
     }
 }
 

@@ -1,13 +1,12 @@
 //! Who reaches whom, as a table that a person reads at a glance.
 
-use super::{ERROR, FAINT, HINT};
-use super::{Report, err, out};
+use super::table::Table;
+use super::{ERROR, FAINT, HINT, Line, Report, err, out, print_object};
 use crate::error::Diagnostic;
 use crate::plan::Plan;
 use crate::plan::naming::slice_name;
 use crate::verify::agent::Answer;
 use crate::verify::matrix::{Cell, Matrix, Node, Role, Verdict};
-use comfy_table::{Table, presets};
 use serde_json::json;
 
 /// How many wrong answers of one cell are told; a cell may stand for hundreds.
@@ -41,37 +40,31 @@ pub fn print(report: Report, plan: &Plan, matrix: &Matrix, beside: &[Diagnostic]
                     matrix.nodes.get(probe.source),
                     matrix.nodes.get(probe.target),
                 ) {
-                    err(&format!(
-                        "{FAINT}{}{FAINT:#}",
-                        sentence(source, target, probe.answer)
-                    ));
+                    let sentence = sentence(source, target, probe.answer);
+                    err(Line::default().styled(FAINT, sentence));
                 }
             }
         }
     }
     if matrix.differences().next().is_none() && beside.is_empty() {
         let proven: usize = matrix.cells.iter().map(|cell| cell.probes.len()).sum();
-        err(&format!(
+        err(format!(
             "all is as planned: {proven} pairs were asked by tcp, udp and ping"
         ));
     }
 }
 
 fn table(matrix: &Matrix) {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
     let heads = matrix.to.iter().map(|role| role.to_string().to_uppercase());
     let heads: Vec<String> = std::iter::once("FROM \\ TO".to_owned())
         .chain(heads)
         .collect();
-    table.set_header(heads);
+    let mut table = Table::with_header(heads);
     for (from, cells) in matrix.from.iter().zip(matrix.cells.chunks(matrix.to.len())) {
         let cells = cells.iter().map(cell_text);
-        table.add_row(std::iter::once(from.to_string()).chain(cells));
+        table.row(std::iter::once(from.to_string()).chain(cells));
     }
-    for line in table.lines() {
-        out(line.trim_end());
-    }
+    table.print();
     out("each cell: seen / planned; - is nobody there to ask or to be asked");
 }
 
@@ -99,37 +92,31 @@ fn objects(matrix: &Matrix) {
                 }))
             })
             .collect();
-        out(&json!({
+        print_object(&json!({
             "event": "pair", "from": cell.from.to_string(), "to": cell.to.to_string(),
             "planned": cell.planned.to_string(), "seen": cell.seen.map(|seen| seen.to_string()),
             "differs": cell.differs(), "probes": probes,
-        })
-        .to_string());
+        }));
     }
     let differences = matrix.differences().count();
-    out(&json!({ "event": "finished", "differences": differences }).to_string());
+    print_object(&json!({ "event": "finished", "differences": differences }));
 }
 
 fn difference(plan: &Plan, matrix: &Matrix, cell: &Cell) {
     let seen = cell.seen.map_or("-".to_owned(), |seen| seen.to_string());
-    err(&format!(
-        "{ERROR}difference:{ERROR:#} from {} to {}: {seen}, planned is {}",
+    let what = format!(
+        "from {} to {}: {seen}, planned is {}",
         cell.from, cell.to, cell.planned
-    ));
+    );
+    err(Line::headed(ERROR, "difference:", &what));
     let wrong: Vec<(&Node, &Node, Answer)> = matrix.wrong(cell).collect();
     for (source, target, answer) in wrong.iter().take(MOST) {
-        err(&format!(
-            "  {FAINT}|{FAINT:#} {}",
-            sentence(source, target, *answer)
-        ));
+        err(Line::below(&sentence(source, target, *answer)));
     }
     if wrong.len() > MOST {
-        err(&format!(
-            "  {FAINT}|{FAINT:#} and {} more",
-            wrong.len() - MOST
-        ));
+        err(Line::below(&format!("and {} more", wrong.len() - MOST)));
     }
-    err(&format!("{HINT}hint:{HINT:#} {}", hint(plan, cell, &wrong)));
+    err(Line::headed(HINT, "hint:", &hint(plan, cell, &wrong)));
 }
 
 fn hint(plan: &Plan, cell: &Cell, wrong: &[(&Node, &Node, Answer)]) -> String {

@@ -1,7 +1,7 @@
 //! What is going on while steps are carried out: a line for each thing that is being worked on, on a terminal; else a plain
 //! line for each that is done, or a JSON object for each event.
 
-use super::Report;
+use super::{Report, visible};
 use crate::apply::Event;
 use crate::diff::step::ContainerAction;
 use crate::diff::{Step, StepId};
@@ -35,7 +35,8 @@ impl Waiting {
     pub fn go_on(&self, left: &BTreeSet<String>) {
         if let Some(bar) = &self.bar {
             let names: Vec<&str> = left.iter().map(String::as_str).collect();
-            bar.set_message(format!("waiting for {}", names.join(", ")));
+            let text = format!("waiting for {}", names.join(", "));
+            bar.set_message(visible(&text).into_owned());
         }
     }
 }
@@ -143,7 +144,8 @@ impl Screen {
         let text = step.action.text();
         let doing = format!("{}: {}", text.name, text.doing);
         let bar = ProgressBar::new_spinner().with_style(style("{spinner} {msg} {elapsed:.dim}"));
-        let bar = self.bars.insert_before(&self.sum, bar.with_message(doing));
+        let bar = bar.with_message(visible(&doing).into_owned());
+        let bar = self.bars.insert_before(&self.sum, bar);
         bar.enable_steady_tick(TICK);
         self.lines.insert(step.id, bar);
     }

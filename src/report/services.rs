@@ -1,6 +1,6 @@
 //! The services of an environment as they are when all files are merged: a Compose file again, or JSON.
 
-use super::{Report, out};
+use super::{Report, json_text, out, print_object};
 use crate::input::node::{Node, Value};
 use crate::plan::Env;
 use serde_json::{Map, Value as Json, json};
@@ -9,13 +9,13 @@ use serde_json::{Map, Value as Json, json};
 pub fn print(report: Report, env: &Env) {
     let all = whole(env);
     if report.json {
-        out(&all.to_string());
+        print_object(&all);
         return;
     }
     let mut lines = Vec::new();
     yaml(&all, 0, &mut lines);
     for line in lines {
-        out(&line);
+        out(line);
     }
 }
 
@@ -107,7 +107,7 @@ fn is_leaf(value: &Json) -> bool {
 fn leaf(value: &Json) -> String {
     match value {
         Json::String(text) => word(text),
-        other => other.to_string(),
+        other => json_text(other),
     }
 }
 
@@ -123,6 +123,6 @@ fn word(text: &str) -> String {
     if is_plain {
         text.to_owned()
     } else {
-        Json::String(text.to_owned()).to_string()
+        json_text(&Json::String(text.to_owned()))
     }
 }

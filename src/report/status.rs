@@ -1,11 +1,10 @@
 //! What there is beside what the plan says, as one screen.
 
-use super::{ERROR, HINT, Report, err, out};
+use super::table::{DIFFERS, Table};
+use super::{ERROR, HINT, Line, Report, err, out, print_object};
 use crate::diff::status::{Finding, Item, Row, Status};
 use crate::input::problem::Sources;
 use crate::state::ContainerHealth;
-use anstyle::AnsiColor;
-use comfy_table::{Table, presets};
 use serde_json::json;
 use std::time::Duration;
 
@@ -27,14 +26,14 @@ pub fn print(report: Report, status: &Status, sources: &Sources) {
             fix,
             place,
         } = finding;
-        err(&format!("{ERROR}difference:{ERROR:#} {what}"));
+        err(Line::headed(ERROR, "difference:", what));
         if let Some(place) = place {
             let (line, column) = sources.position(place);
-            err(&format!("  --> {}:{line}:{column}", sources.path(place)));
+            err(format!("  --> {}:{line}:{column}", sources.path(place)));
         }
         // One command may be the cure of many.
         if findings.peek().is_none_or(|next| next.fix != *fix) {
-            err(&format!("{HINT}hint:{HINT:#} {fix}"));
+            err(Line::headed(HINT, "hint:", fix));
         }
     }
     if status.findings.is_empty() {
@@ -44,9 +43,8 @@ pub fn print(report: Report, status: &Status, sources: &Sources) {
 
 fn screen(status: &Status) {
     let mut items = Table::new();
-    items.load_style(presets::NOTHING);
     let address = status.address.to_string();
-    items.add_row(["host", &status.host, &address, ""]);
+    items.row(["host", &status.host, &address, ""]);
     for item in &status.items {
         let Item {
             kind,
@@ -54,20 +52,18 @@ fn screen(status: &Status) {
             state,
             differs,
         } = item;
-        items.add_row([*kind, name, state, mark(*differs)]);
+        items.row([*kind, name, state, mark(*differs)]);
     }
-    print_table(&items);
+    items.print();
     if !status.rows.is_empty() {
         out("");
-        print_table(&services(&status.rows));
+        services(&status.rows).print();
         out("");
     }
 }
 
 fn services(rows: &[Row]) -> Table {
-    let mut services = Table::new();
-    services.load_style(presets::NOTHING);
-    services.set_header([
+    let mut services = Table::with_header([
         "SERVICE",
         "ENVIRONMENT",
         "ADDRESS",
@@ -95,7 +91,7 @@ fn services(rows: &[Row]) -> Table {
         } else {
             state.clone()
         };
-        services.add_row([
+        services.row([
             service.clone(),
             env.clone(),
             address.map_or("a free one".to_owned(), |address| address.to_string()),
@@ -109,18 +105,7 @@ fn services(rows: &[Row]) -> Table {
 }
 
 fn mark(differs: bool) -> &'static str {
-    if differs { "differs" } else { "" }
-}
-
-pub(super) fn print_table(table: &Table) {
-    let red = AnsiColor::Red.on_default();
-    for line in table.lines() {
-        let line = line.trim_end();
-        match line.strip_suffix("differs") {
-            Some(start) => out(&format!("{start}{red}differs{red:#}")),
-            None => out(line),
-        }
-    }
+    if differs { DIFFERS } else { "" }
 }
 
 /// The two largest units of a duration.
@@ -132,7 +117,7 @@ fn roughly(duration: Duration) -> String {
 
 fn objects(status: &Status, sources: &Sources) {
     let host = json!({ "event": "host", "name": status.host, "address": status.address });
-    out(&host.to_string());
+    print_object(&host);
     for item in &status.items {
         let Item {
             kind,
@@ -141,7 +126,7 @@ fn objects(status: &Status, sources: &Sources) {
             differs,
         } = item;
         let object = json!({ "event": kind, "name": name, "state": state, "differs": differs });
-        out(&object.to_string());
+        print_object(&object);
     }
     for row in &status.rows {
         let Row {
@@ -157,11 +142,10 @@ fn objects(status: &Status, sources: &Sources) {
             health,
             exit_code,
         } = health;
-        out(&json!({
+        print_object(&json!({
             "event": "service", "name": service, "environment": env, "address": address, "state": state,
             "health": health, "up_seconds": up.map(|up| up.as_secs()), "exit_code": exit_code, "differs": differs,
-        })
-        .to_string());
+        }));
     }
     for finding in &status.findings {
         let Finding {
@@ -178,8 +162,8 @@ fn objects(status: &Status, sources: &Sources) {
             object.insert("line".to_owned(), line.into());
             object.insert("column".to_owned(), column.into());
         }
-        out(&object.to_string());
+        print_object(&object);
     }
     let count = status.findings.len();
-    out(&json!({ "event": "finished", "differences": count }).to_string());
+    print_object(&json!({ "event": "finished", "differences": count }));
 }

@@ -1,6 +1,8 @@
 //! What a person sees, as files in tests/screens beside the home and the state that they tell of: each line of them with the
 //! stream that it goes to. `SNAPSHOTS=overwrite cargo test` writes them.
 
+mod untrusted;
+
 use super::{LogLines, Progress, Report, screen};
 use crate::apply::Event;
 use crate::diff::status::{Findings, Status};
@@ -10,7 +12,7 @@ use crate::input::problem::Sources;
 use crate::plan::tests::PlanFiles;
 use crate::plan::{CompleteService, Env, Host, Plan, Service};
 use crate::state::{Container, ContainerExit, ContainerHealth, State};
-use crate::system::docker::{Line, PullProgress};
+use crate::system::docker::{LogPiece, PullProgress};
 use crate::verify::agent::Answer;
 use crate::verify::matrix::{Matrix, Node, Probe, Role};
 use std::collections::BTreeMap;
@@ -183,14 +185,19 @@ fn ps_lists_containers() {
 #[test]
 fn lines_of_logs_name_their_service() {
     let names = ["db".to_owned(), "app-2".to_owned()];
-    let line = |is_error, text: &str| Line {
+    let line = |is_error, text: &str| LogPiece {
         is_error,
         text: text.to_owned(),
+        is_end: true,
     };
     let print = |report, has_prefix| {
         let lines = LogLines::new(report, &names, has_prefix);
-        lines.print("db", &line(false, "ready"));
-        lines.print("app-2", &line(true, "cannot connect"));
+        for (name, line) in [
+            ("db", line(false, "ready")),
+            ("app-2", line(true, "cannot connect")),
+        ] {
+            assert!(lines.print(name, &line).is_continue());
+        }
     };
     assert_screen("logs.txt", || print(PEOPLE, true));
     assert_screen("logs-no-prefix.txt", || print(PEOPLE, false));

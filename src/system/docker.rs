@@ -10,7 +10,7 @@ mod ready;
 mod request;
 
 pub use images::PullProgress;
-pub use logs::{Line, Tail};
+pub use logs::{LogPiece, Tail};
 
 use crate::error::Error;
 use crate::state::{self, Api, ContainerExit, ContainerHealth};
@@ -19,6 +19,7 @@ use bollard::errors::Error as EngineError;
 use bollard::query_parameters::{
     ListContainersOptionsBuilder, ListNetworksOptions, ListVolumesOptions,
 };
+use std::ops::ControlFlow;
 use std::time::{Duration, SystemTime};
 
 /// In place of a limit.
@@ -162,7 +163,11 @@ impl Engine {
             ..Tail::default()
         };
         let mut lines = Vec::new();
-        let _ = self.logs(name, &tail, |line| lines.push(line.text)).await;
+        let keep = |piece: LogPiece| {
+            lines.push(piece.text);
+            ControlFlow::Continue(())
+        };
+        let _ = self.logs(name, &tail, keep).await;
         lines
     }
 }

@@ -339,12 +339,18 @@ async fn reload_manager(unit: &str) -> Result<(), Error> {
 
 /// Tells systemd that this service is ready; nothing when it did not start this process.
 pub fn ready(status: &str) {
-    let _ = sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(status)]);
+    let status = NotifyState::Status(one_line(status));
+    let _ = sd_notify::notify(&[NotifyState::Ready, status]);
 }
 
 /// Tells systemd what this service is doing.
 pub fn status(status: &str) {
-    let _ = sd_notify::notify(&[NotifyState::Status(status)]);
+    let _ = sd_notify::notify(&[NotifyState::Status(one_line(status))]);
+}
+
+/// What systemd is told is lines of settings (`sd_notify(3)`): one that came with a name from elsewhere would be a setting too.
+fn one_line(status: &str) -> &str {
+    status.lines().next().unwrap_or_default()
 }
 
 /// Writes a file of ours, or of a network manager.

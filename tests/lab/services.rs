@@ -10,6 +10,8 @@ tests! {
         a_missing_image_is_pulled
         a_registry_may_want_a_login;
     one engine:
+        logs_are_what_containers_wrote
+        what_comes_from_outside_is_text_on_a_terminal
 }
 
 const SERVICES: &str = r#"
@@ -228,4 +230,122 @@ fn a_registry_may_want_a_login(suite: &str) {
     pi.homelab("env-up")
         .exits(0)
         .says("pulled image 127.0.0.1:5000/lab/web:1");
+}
+
+const WRITERS: &str = r#"
+[services.long]
+image   = "lab/web:1"
+command = "sh -c 'head -c 20000000 /dev/zero | tr \"\\0\" a'"
+
+[services.terminal]
+image   = "lab/web:1"
+tty     = true
+command = "sh -c 'head -c 20000000 /dev/zero | tr \"\\0\" b'"
+
+[services.colour]
+image   = "lab/web:1"
+command = ["printf", '\033[31mred\033[0m\nzwölf\r\n\033[1mno end']
+
+[services.talker]
+image       = "lab/web:1"
+command     = "sh -c 'while :; do echo tick; sleep 0.1; done'"
+stop_signal = "SIGKILL"
+"#;
+
+fn logs_are_what_containers_wrote(suite: &str) {
+    let loan = borrow(suite);
+    let (_home, pi) = loan.parts();
+    pi.write("/etc/homelab/homelab.toml", &format!("{PLAN}{WRITERS}"));
+    pi.homelab("network-up").exits(0);
+    pi.homelab("env-up long terminal colour talker").exits(0);
+    pi.sh("docker wait long-preprod terminal-preprod colour-preprod");
+
+    // 20 MB in one line, with and without a terminal: all of it, and in no more time than it takes to copy it.
+    for name in ["long", "terminal"] {
+        let same = pi.sh(&format!(
+            "docker logs {name}-preprod | md5sum; timeout 20 homelab logs --no-log-prefix {name} | head -c -1 | md5sum; \
+             timeout 20 homelab logs {name} | wc -lc | tr -s ' '"
+        ));
+        let lines: Vec<&str> = same.lines().collect();
+        let [engine, own, counts] = lines.as_slice() else {
+            panic!("{same}");
+        };
+        assert_eq!(engine, own, "{name}");
+        let bytes = 20_000_000 + name.len() + " | \n".len();
+        assert_eq!(*counts, format!(" 1 {bytes}"), "{name}");
+    }
+
+    // The colours of a container stay; those of its name are for terminals.
+    let text = |name: &str, end: &str| {
+        let lines = ["\u{1b}[31mred\u{1b}[0m", "zwölf", "\u{1b}[1mno end"];
+        let lines = lines.map(|line| format!("{name} {line}{end}"));
+        lines.concat()
+    };
+    assert_eq!(
+        pi.homelab("logs colour").exits(0).stdout,
+        text("colour |", "\n")
+    );
+    let terminal = |before: &str| {
+        pi.sh(&format!(
+            "TERM=xterm {before} script -qec 'homelab logs colour' /dev/null"
+        ))
+    };
+    assert_eq!(terminal(""), text("\u{1b}[36mcolour |\u{1b}[0m", "\r\n"));
+    assert_eq!(terminal("NO_COLOR=1"), text("colour |", "\r\n"));
+
+    // Whoever has read enough is waited for no longer.
+    let seen = pi.sh(
+        "(timeout 20 homelab logs -f talker colour; echo $? >/tmp/status) | grep -m 1 tick; cat /tmp/status; \
+         (timeout 20 homelab logs -f talker long; echo $? >/tmp/status) | head -c 10 | wc -c; cat /tmp/status",
+    );
+    assert_eq!(seen, "talker | tick\n0\n10\n0\n");
+
+    // What the Engine says of a damaged log is no line of it.
+    pi.sh("printf '\\0\\0\\n' >>$(docker inspect -f '{{.LogPath}}' colour-preprod)");
+    let run = pi.homelab("logs colour").exits(1);
+    assert!(!run.stdout.contains("Error"), "{}", run.stdout);
+    run.says("the Engine did not show the log of container `colour-preprod` to its end");
+}
+
+const CLEARING: &str = r#"
+[services.dying]
+image   = "lab/web:1"
+command = ["sh", "-c", "printf '\\033[2J\\033[31mno\\033[0m\\n'; exit 3"]
+"#;
+
+fn what_comes_from_outside_is_text_on_a_terminal(suite: &str) {
+    let loan = borrow(suite);
+    let (_home, pi) = loan.parts();
+    pi.write("/etc/homelab/homelab.toml", &format!("{PLAN}{CLEARING}"));
+    pi.homelab("network-up").exits(0);
+    // Whoever may use the Engine can give a container such a name of a service.
+    pi.sh(
+        "service=$(printf 'a\\033[2J\\nb\\342\\200\\256'); docker run -d --network homelab-preprod --ip 192.168.1.240 --name guest \
+         --label homelab.environment=preprod --label \"homelab.service=$service\" lab/web:1 sh -c 'echo up; exec sleep 600'",
+    );
+    let seen = |command: &str| {
+        let seen = pi.sh(&format!(
+            "TERM=xterm script -qec 'homelab {command}' /dev/null; true"
+        ));
+        assert!(
+            !seen.contains("\u{1b}[2J") && !seen.contains('\u{202e}'),
+            "{command}: {seen:?}"
+        );
+        seen
+    };
+    for (command, text) in [
+        ("ps", r"  a\u{1b}[2J\nb\u{202e}  "),
+        ("logs", r"a\u{1b}[2J\nb\u{202e} |"),
+        ("env-up dying --wait", r" \u{1b}[2Jno"),
+    ] {
+        let seen = seen(command);
+        assert!(seen.contains(text), "{command}: {seen:?}");
+    }
+    for command in [
+        "status",
+        "env-down --dry-run",
+        "env-up --dry-run --remove-orphans",
+    ] {
+        assert!(seen(command).contains("guest"), "{command}");
+    }
 }

@@ -93,6 +93,19 @@ fn the_service_comes_and_goes(suite: &str) {
         .says("systemctl disable --now");
     pi.homelab("shim uninstall").exits(0).says("nothing to do");
     pi.sh("rm /etc/systemd/system/homelab-shim.service");
+    check_places_of_the_plan(&pi);
+    assert_eq!(pi.leftovers(), before, "a refusal changes nothing");
+    // A program that no service should run.
+    pi.sh("cp /usr/local/bin/homelab /root/homelab");
+    let said = pi.try_sh("/root/homelab shim install");
+    assert!(
+        said.as_ref()
+            .is_err_and(|said| said.contains("install /root/homelab /usr/local/bin/")),
+        "{said:?}"
+    );
+}
+
+fn check_places_of_the_plan(pi: &Server) {
     // The plan may be in somebody's home, but not be closed to the service.
     pi.sh("mkdir -p -m 700 /home/pi && cp /etc/homelab/homelab.toml /home/pi/");
     pi.homelab("--config /home/pi/homelab.toml shim install")
@@ -103,16 +116,28 @@ fn the_service_comes_and_goes(suite: &str) {
     pi.homelab("--config /home/pi/homelab.toml shim install")
         .exits(1)
         .says("chmod o+r /home/pi/homelab.toml");
-    pi.sh("rm -r /home/pi");
-    assert_eq!(pi.leftovers(), before, "a refusal changes nothing");
-    // A program that no service should run.
-    pi.sh("cp /usr/local/bin/homelab /root/homelab");
-    let said = pi.try_sh("/root/homelab shim install");
-    assert!(
-        said.as_ref()
-            .is_err_and(|said| said.contains("install /root/homelab /usr/local/bin/")),
-        "{said:?}"
+    pi.homelab("--config /home/pi/../pi/homelab.toml shim install")
+        .exits(1)
+        .says("chmod o+r /home/pi/homelab.toml");
+    pi.sh("chmod 644 /home/pi/homelab.toml");
+    // It is one file by whatever path.
+    pi.homelab("--config /home/pi/../pi/homelab.toml shim install")
+        .exits(0);
+    pi.homelab("--config /home/pi/../../home/pi/homelab.toml shim up")
+        .exits(0)
+        .says("nothing to do");
+    pi.homelab("shim uninstall").exits(0);
+    // Nor where no service sees it, nor where systemd would read something else.
+    pi.sh(
+        "cp /home/pi/homelab.toml /root/; mkdir '/srv/a%n'; cp /home/pi/homelab.toml '/srv/a%n/'",
     );
+    pi.homelab("--config /root/homelab.toml shim install")
+        .exits(1)
+        .says("in the home of root");
+    pi.homelab("--config /srv/a%n/homelab.toml shim install")
+        .exits(1)
+        .says("cannot stand in the file of a unit");
+    pi.sh("rm -r /home/pi /root/homelab.toml '/srv/a%n'");
 }
 
 fn the_other_commands_get_along_with_the_service(suite: &str) {

@@ -131,17 +131,11 @@ fn another_machine(host: &str) -> Diagnostic {
 /// What bollard 0.21.1 sends otherwise than the Engine reads it. It sends no version (issue 736), and an Engine takes a
 /// request without one for its newest dialect; and it writes logins in the usual base64 alphabet, where the Engine expects
 /// that of URLs and takes what it cannot read for no login at all.
-fn with_api_version(client: Docker, Api(major, minor): Api) -> Docker {
-    let prefix = format!("/v{major}.{minor}");
+fn with_api_version(client: Docker, api: Api) -> Docker {
     client.with_request_modifier(move |mut request| {
-        let mut parts = request.uri().clone().into_parts();
-        if let Some(path) = parts.path_and_query.as_ref().map(ToString::to_string)
-            && !path.starts_with("/v1.")
-        {
-            parts.path_and_query = format!("{prefix}{path}").parse().ok();
-            if let Ok(uri) = http::Uri::from_parts(parts) {
-                *request.uri_mut() = uri;
-            }
+        let path = request.uri().path_and_query().map(ToString::to_string);
+        if let Some(path) = path.filter(|path| !path.starts_with("/v1.")) {
+            send_to(&mut request, api, &path);
         }
         if let Some(login) = request.headers_mut().get_mut(REGISTRY_LOGIN)
             && let Ok(text) = login.to_str()
@@ -151,6 +145,23 @@ fn with_api_version(client: Docker, Api(major, minor): Api) -> Docker {
         }
         request
     })
+}
+
+/// A client whose requests all go to one path, for an answer that no call of bollard hands on as it is.
+pub(super) fn with_path(client: Docker, api: Api, path: &str) -> Docker {
+    let path = path.to_owned();
+    client.with_request_modifier(move |mut request| {
+        send_to(&mut request, api, &path);
+        request
+    })
+}
+
+fn send_to<T>(request: &mut http::Request<T>, Api(major, minor): Api, path: &str) {
+    let mut parts = request.uri().clone().into_parts();
+    parts.path_and_query = format!("/v{major}.{minor}{path}").parse().ok();
+    if let Ok(uri) = http::Uri::from_parts(parts) {
+        *request.uri_mut() = uri;
+    }
 }
 
 fn unreachable_engine(host: &str, error: &EngineError) -> Diagnostic {

@@ -1,10 +1,18 @@
 //! Logs of containers, line by line.
 
-use super::{Engine, engine_error};
+mod frames;
+mod lines;
+
+pub use lines::LogPiece;
+
+use super::connect::with_path;
+use super::{Engine, engine_error, with_timeout};
 use crate::error::Error;
-use bollard::container::LogOutput;
-use bollard::query_parameters::LogsOptionsBuilder;
+use frames::{Frames, Writer};
 use futures_util::StreamExt;
+use lines::Lines;
+use std::cell::Cell;
+use std::ops::ControlFlow;
 
 /// How much of a log is wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,17 +27,11 @@ pub struct Tail {
     pub since: Option<i32>,
 }
 
-/// A line of a container.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
-    /// Whether it went to standard error.
-    pub is_error: bool,
-    /// The line without its end.
-    pub text: String,
-}
+/// How much is shown of what the Engine says of a log that it cannot read, in bytes.
+const COMPLAINT: usize = 1000;
 
 impl Engine {
-    /// Hands the lines of a container's log on, until it ends.
+    /// Hands the lines of a container's log on, until it ends or nobody wants more of it.
     ///
     /// # Errors
     /// When its logging driver cannot be read, or the Engine fails.
@@ -37,48 +39,62 @@ impl Engine {
         &self,
         name: &str,
         tail: &Tail,
-        mut hand: impl FnMut(Line),
+        mut hand: impl FnMut(LogPiece) -> ControlFlow<()>,
     ) -> Result<(), Error> {
-        let lines = tail
-            .lines
-            .map_or("all".to_owned(), |lines| lines.to_string());
-        let options = LogsOptionsBuilder::new()
-            .stdout(true)
-            .stderr(true)
-            .follow(tail.follow)
-            .timestamps(tail.timestamps)
-            .since(tail.since.unwrap_or(0))
-            .tail(&lines)
-            .build();
-        let client = self.without_limit();
-        let mut chunks = std::pin::pin!(client.logs(name, Some(options)));
-        // Chunks end where the container flushed, not where its lines do; the two streams come in turns.
-        let mut open = [Vec::new(), Vec::new()];
-        let line = |is_error: bool, bytes: &[u8]| {
-            let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
-            let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
-            let text = String::from_utf8_lossy(bytes).into_owned();
-            Line { is_error, text }
+        let what = format!("show the log of container `{name}`");
+        let container = with_timeout(self.client.inspect_container(name, None)).await;
+        let container = container.map_err(|error| engine_error(&what, &error))?;
+        let has_terminal = container.config.and_then(|config| config.tty) == Some(true);
+        // bollard 0.21.1 takes logs apart itself, and searches all that it has of a line for its end whenever more comes. What it
+        // hands on as it comes is the file system of a container.
+        let client = with_path(self.without_limit(), self.api, &path(name, tail));
+        let mut chunks = std::pin::pin!(client.export_container(name));
+        let mut frames = Frames::new(has_terminal);
+        let [mut out, mut err] = [Lines::new(false), Lines::new(true)];
+        let mut complaint = Vec::new();
+        let is_wanted = Cell::new(true);
+        let mut next = |piece| {
+            if is_wanted.get() {
+                is_wanted.set(hand(piece).is_continue());
+            }
         };
         while let Some(chunk) = chunks.next().await {
-            let chunk = chunk.map_err(|error| {
-                engine_error(&format!("show the log of container `{name}`"), &error)
-            })?;
-            let is_error = matches!(chunk, LogOutput::StdErr { .. });
-            let [out, err] = &mut open;
-            let buffer = if is_error { err } else { out };
-            buffer.extend(chunk.into_bytes());
-            let end = buffer.iter().rposition(|byte| *byte == b'\n');
-            let whole: Vec<u8> = buffer.drain(..end.map_or(0, |end| end + 1)).collect();
-            for bytes in whole.split_inclusive(|byte| *byte == b'\n') {
-                hand(line(is_error, bytes));
+            let chunk = chunk.map_err(|error| engine_error(&what, &error))?;
+            frames.push(&chunk, |writer, bytes| match writer {
+                Writer::Out => out.push(bytes, &mut next),
+                Writer::Err => err.push(bytes, &mut next),
+                Writer::Engine => {
+                    complaint.extend(bytes.iter().take(COMPLAINT - complaint.len()));
+                }
+            });
+            if !is_wanted.get() {
+                return Ok(());
             }
         }
-        for (bytes, is_error) in open.into_iter().zip([false, true]) {
-            if !bytes.is_empty() {
-                hand(line(is_error, &bytes));
-            }
+        out.finish(&mut next);
+        err.finish(&mut next);
+        if complaint.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let said = String::from_utf8_lossy(&complaint);
+        Err(Error::new(
+            format!("the Engine did not {what} to its end: {}", said.trim()),
+            "a log may be damaged by a power cut; a container that is made anew has a new one: `homelab env-up --force-recreate`",
+        ))
     }
+}
+
+/// What the Engine is asked for.
+fn path(name: &str, tail: &Tail) -> String {
+    let Tail {
+        follow,
+        lines,
+        timestamps,
+        since,
+    } = tail;
+    let lines = lines.map_or("all".to_owned(), |lines| lines.to_string());
+    let since = since.unwrap_or(0);
+    format!(
+        "/containers/{name}/logs?stdout=true&stderr=true&follow={follow}&timestamps={timestamps}&since={since}&tail={lines}"
+    )
 }

@@ -1,6 +1,6 @@
 //! What `systemctl show` writes becomes a slice.
 
-use super::{slice_of, units_of};
+use super::{one_line, slice_of, units_of};
 
 const SHOWN: &str = "\
 Id=homelab-none.slice
@@ -44,4 +44,11 @@ fn a_value_may_have_an_equals_sign() {
         .try_into()
         .unwrap_or_default();
     assert_eq!(unit.get("Description").map(String::as_str), Some("b=c"));
+}
+
+#[test]
+fn systemd_is_told_one_setting_at_a_time() {
+    let told = one_line("waiting: there is no link `a\nMAINPID=1`");
+    assert_eq!(told, "waiting: there is no link `a");
+    assert_eq!(one_line(""), "");
 }
