@@ -10,6 +10,7 @@ use crate::system::netlink::Netlink;
 use crate::system::{Machine, arp, cgroups, systemd};
 use futures_util::future::try_join_all;
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher as _, RandomState};
 use std::net::Ipv4Addr;
 use std::time::SystemTime;
 
@@ -20,6 +21,7 @@ use std::time::SystemTime;
 pub async fn links(netlink: &Netlink) -> Result<State, Error> {
     let (links, routes) = netlink.links_and_routes().await?;
     Ok(State {
+        seed: RandomState::new().hash_one(0),
         net_admin: Netlink::has_net_admin(),
         links,
         routes,
@@ -217,6 +219,10 @@ async fn ask_for_new(
     services: &[CompleteService],
     state: &mut State,
 ) -> Result<(), Error> {
+    // Without a shim nothing is taken.
+    if !state.link(&plan.shim_name).is_some_and(|shim| shim.up) {
+        return Ok(());
+    }
     let mut asked = BTreeSet::new();
     loop {
         let new =

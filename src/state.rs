@@ -34,6 +34,8 @@ pub struct State {
     pub systemd: Systemd,
     /// What the Engine has.
     pub docker: Docker,
+    /// A number that no look at a machine had before, for names that must be new.
+    pub seed: u64,
     /// Why the Engine could not be asked; then `docker` says nothing.
     pub docker_missing: Option<Diagnostic>,
 }

@@ -4,7 +4,9 @@ use super::difference::{Difference, Object};
 use super::step::LinkAction;
 use super::{Diff, StepId};
 use crate::error::{Diagnostic, Error, none_of};
-use crate::plan::naming::{mac_of, parent_link_alias, parent_link_mac, shim_alias};
+use crate::plan::naming::{
+    PARENT_LINK_PREFIX, mac_of, parent_link_alias, parent_link_mac, shim_alias,
+};
 use crate::plan::{Host, Mac, Plan, joined};
 use crate::state::{Link, Route, State};
 use ipnet::Ipv4Net;
@@ -41,8 +43,8 @@ struct Shim {
     routes: Vec<Route>,
 }
 
-/// Every link that the plan may want on this host: the shim, and a parent link for each environment.
-fn plannable(target: &Target) -> Vec<WantedLink> {
+/// The shim, and the parent links that are among `parents`, the parents of networks that stay or come.
+pub(super) fn wanted(target: &Target, parents: &BTreeSet<&str>) -> Vec<WantedLink> {
     let Target { plan, host, parent } = *target;
     let shim = WantedLink {
         name: plan.shim_name.clone(),
@@ -54,21 +56,21 @@ fn plannable(target: &Target) -> Vec<WantedLink> {
             routes: shim_routes(plan, host).collect(),
         }),
     };
-    let parents = plan.envs.iter().map(|env| WantedLink {
-        name: env.parent_link(),
-        parent: parent.to_owned(),
-        mac: parent_link_mac(&env.name, host.address),
-        alias: parent_link_alias(&env.name),
-        shim: None,
-    });
+    let parents = parents
+        .iter()
+        .filter(|name| name.starts_with(PARENT_LINK_PREFIX));
+    let parents = parents.map(|name| parent_link(target, name));
     std::iter::once(shim).chain(parents).collect()
 }
 
-/// The shim, and those parent links that are among `parents`, the parents of networks that stay or come.
-pub(super) fn wanted(target: &Target, parents: &BTreeSet<&str>) -> Vec<WantedLink> {
-    let mut links = plannable(target);
-    links.retain(|link| link.shim.is_some() || parents.contains(link.name.as_str()));
-    links
+fn parent_link(target: &Target, name: &str) -> WantedLink {
+    WantedLink {
+        name: name.to_owned(),
+        parent: target.parent.to_owned(),
+        mac: parent_link_mac(name, target.host.address),
+        alias: parent_link_alias(),
+        shim: None,
+    }
 }
 
 /// Links of ours that are neither wanted nor among `parents`.
@@ -78,11 +80,17 @@ pub(super) fn obsolete<'a>(
     parents: &BTreeSet<&str>,
     state: &'a State,
 ) -> Vec<&'a Link> {
-    let plannable = plannable(target);
-    let is_ours = |link: &Link| {
-        let mut known = plannable.iter().filter(|known| known.name == link.name);
-        link.is_ours() || known.any(|known| is_half_made(link, known))
+    let shim = self::wanted(target, &BTreeSet::new());
+    let is_half_made_shim = |link: &Link| {
+        let mut shim = shim.iter();
+        shim.any(|shim| shim.name == link.name && is_half_made(link, shim))
     };
+    let is_half_made_parent = |link: &Link| {
+        let is_named = link.name.starts_with(PARENT_LINK_PREFIX);
+        is_named && is_half_made(link, &parent_link(target, &link.name))
+    };
+    let is_ours =
+        |link: &Link| link.is_ours() || is_half_made_shim(link) || is_half_made_parent(link);
     let is_needed = |link: &Link| {
         wanted.iter().any(|wanted| wanted.name == link.name) || parents.contains(link.name.as_str())
     };

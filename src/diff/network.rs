@@ -6,6 +6,7 @@ use super::links::Target;
 use super::step::{NetworkAction, NewNetwork};
 use super::{Diff, StepId, links, named, preflight, shim, shim_service, slices};
 use crate::error::{Diagnostic, Error, none_of};
+use crate::plan::naming::{self, PARENT_LINK_PREFIX};
 use crate::plan::{Env, Host, Plan, ip_range, pool};
 use crate::state::{Api, Network, State};
 use ipnet::Ipv4Net;
@@ -96,7 +97,7 @@ pub fn ready(plan: &Plan, host: &Host, env: &Env, state: &State) -> Result<(), E
         host,
         parent: shim.parent.as_deref().unwrap_or_default(),
     };
-    let differences = differences(&target, env, network);
+    let differences = differences(&target, network);
     if differences.texts.is_empty() {
         return Ok(());
     }
@@ -218,7 +219,7 @@ fn sort_networks<'a>(
         let differences = match planned {
             None if wanted.is_empty() => Differences::unplanned(name, "homelab made it"),
             None => Differences::unplanned(name, "the plan has no such environment"),
-            Some(planned) => differences(target, planned, network),
+            Some(_) => differences(target, network),
         };
         let older = planned.and_then(|_| older_shape(network, target.plan.gateway));
         if attached.is_empty() && !differences.texts.is_empty() {
@@ -329,7 +330,7 @@ impl Differences {
 /// What of a network of ours is not as planned, so that planned containers would not work on it. Its pool may be any that
 /// contains the subnet: the order of the file must not force a network to be made anew. Nor must an upgrade of the Engine, so
 /// either parent will do.
-fn differences(target: &Target, env: &Env, network: &Network) -> Differences {
+fn differences(target: &Target, network: &Network) -> Differences {
     let plan = target.plan;
     let mut all = Differences::default();
     let differs = |field: &str, found: Option<String>, planned: String| -> Difference {
@@ -340,7 +341,7 @@ fn differences(target: &Target, env: &Env, network: &Network) -> Differences {
         all.add(driver.because(format!("its driver is {}", network.driver)));
     }
     let parent = network.parent.as_deref().unwrap_or("missing");
-    if parent != target.parent && parent != env.parent_link() {
+    if parent != target.parent && !parent.starts_with(PARENT_LINK_PREFIX) {
         let parent = differs("parent", network.parent.clone(), target.parent.to_owned());
         all.add(parent);
     }
@@ -359,6 +360,19 @@ fn differences(target: &Target, env: &Env, network: &Network) -> Differences {
         all.add(differs("gateway", found, plan.gateway.to_string()));
     }
     all
+}
+
+/// A name for a parent link that neither a link nor a network knows.
+fn fresh_parent_link(env: &str, state: &State) -> String {
+    let is_known = |name: &String| {
+        let mut networks = state.docker.networks.iter();
+        state.link(name).is_some() || networks.any(|network| network.parent.as_ref() == Some(name))
+    };
+    let names = (0..).map(|more| naming::fresh_parent_link(env, state.seed.wrapping_add(more)));
+    names
+        .into_iter()
+        .find(|name| !is_known(name))
+        .unwrap_or_default()
 }
 
 /// Pools and parents for the networks that have to be made.
@@ -395,7 +409,7 @@ fn new_networks(
         let parent = if shares || parent_is_free {
             target.parent.to_owned()
         } else {
-            env.parent_link()
+            fresh_parent_link(&env.name, state)
         };
         parent_is_free = false;
         let cause = if state.docker.network(&name).is_some() {

@@ -231,7 +231,7 @@ impl Files {
             }
             let is_installed = service.managers.contains_key(manager.unit);
             let text = if is_installed {
-                Some(manager.configured(plan, found))
+                Some(manager.configured(plan, &parents, found))
             } else {
                 manager.without_ours(found)
             };

@@ -258,7 +258,8 @@ fn shim(plan: &Plan, host: &Host, state: &State, differs: &dyn Fn(&str) -> bool)
             )
         }
     };
-    let parents = plan.envs.iter().map(Env::parent_link);
+    let parents = state.docker.networks.iter();
+    let mut parents = parents.filter_map(|network| network.parent.as_deref());
     let is_there = |route: &Route| state.routes.contains(route);
     let (there, missing): (Vec<Route>, Vec<Route>) = shim_routes(plan, host).partition(is_there);
     let (routes, are) = match missing.as_slice() {
@@ -272,7 +273,7 @@ fn shim(plan: &Plan, host: &Host, state: &State, differs: &dyn Fn(&str) -> bool)
         kind: "shim",
         name: name.clone(),
         state: format!("{is}, {word} to {routes} {are}"),
-        differs: differs(name) || parents.into_iter().any(|link| differs(&link)),
+        differs: differs(name) || parents.any(differs),
     }
 }
 

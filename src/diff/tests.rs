@@ -9,7 +9,7 @@ use super::step::{Action, LinkAction, UnitAction};
 use super::{Diff, PullPhase, Request, Selection, Step, diff};
 use crate::cli::{Cli, Command, Environment, Shim, Up};
 use crate::error::{Diagnostic, Error};
-use crate::plan::naming::SHIM_UNIT;
+use crate::plan::naming::{LABEL_ENVIRONMENT, SHIM_UNIT, parent_link};
 use crate::plan::tests::PlanFiles;
 use crate::plan::unit_files::{ShimUnit, installed_parent_links, parent_links_path};
 use crate::plan::{CompleteService, Env, Plan, PullPolicy};
@@ -391,11 +391,34 @@ fn nothing_is_left_to_do_when_all_steps_are_done() {
     );
 }
 
+/// Gives fresh parent links the name that their environment gives: which one a run chose is its own business.
+fn without_fresh_names(state: &mut State) {
+    for network in &mut state.docker.networks {
+        let Some(parent) = network
+            .parent
+            .as_mut()
+            .filter(|name| name.starts_with("hl-"))
+        else {
+            continue;
+        };
+        let env = network.labels.get(LABEL_ENVIRONMENT).cloned();
+        let name = parent_link(&env.unwrap_or_default());
+        let texts = state.systemd.shim.files.values_mut();
+        texts.for_each(|text| *text = text.replace(parent.as_str(), &name));
+        for link in state.links.iter_mut().filter(|link| link.name == *parent) {
+            link.name.clone_from(&name);
+            link.mac = None;
+        }
+        *parent = name;
+    }
+}
+
 /// What must be the same however a run came to its end: everything, the pools of networks and the addresses of containers
 /// too, for these are chosen by the plan and not by the order of the steps. Only the order in which things were made may
 /// differ, and with it the ids that the Engine gave them.
 fn without_order_and_ids(state: &State) -> State {
     let mut state = state.clone();
+    without_fresh_names(&mut state);
     state.links.sort_by(|a, b| a.name.cmp(&b.name));
     state
         .routes

@@ -117,9 +117,31 @@ pub fn slice_name(env: &str) -> String {
     format!("{SLICE_PREFIX}{}.slice", env.replace('-', "\\x2d"))
 }
 
-/// The name of an environment's parent link.
+/// The name of an environment's parent link as homelab made it at first: always the same.
 pub fn parent_link(env: &str) -> String {
     format!("{PARENT_LINK_PREFIX}{env}")
+}
+
+/// The name of a parent link for a new network: the environment, as far as there is room, and four letters of a seed.
+///
+/// A network that the driver of an engine before 27 lost, because its parent was missing when the engine started, leaves its
+/// record in the engine's store when it is removed. At a later start it would take the parent of that name, before the network
+/// made since. A name that no network had before is never taken.
+pub fn fresh_parent_link(env: &str, seed: u64) -> String {
+    const LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+    const SUFFIX: usize = 4;
+    let mut rest = seed;
+    let letters = std::iter::repeat_with(|| {
+        let letter = usize::try_from(rest % 32)
+            .ok()
+            .and_then(|index| LETTERS.get(index));
+        rest /= 32;
+        letter.copied().map_or('a', char::from)
+    });
+    let letters: String = letters.take(SUFFIX).collect();
+    let room = LINK_NAME_BYTES - PARENT_LINK_PREFIX.len() - 1 - SUFFIX;
+    let env = env.get(..room.min(env.len())).unwrap_or_default();
+    format!("{PARENT_LINK_PREFIX}{env}-{letters}")
 }
 
 /// The alias of the shim.
@@ -127,9 +149,9 @@ pub fn shim_alias() -> String {
     format!("{LINK_ALIAS_PREFIX}shim")
 }
 
-/// The alias of an environment's parent link.
-pub fn parent_link_alias(env: &str) -> String {
-    format!("{LINK_ALIAS_PREFIX}parent of {}", network_name(env))
+/// The alias of a parent link.
+pub fn parent_link_alias() -> String {
+    format!("{LINK_ALIAS_PREFIX}parent of a Docker network")
 }
 
 /// The hardware address that goes with an address: locally administered, the same at every start and on every engine.
@@ -141,10 +163,11 @@ pub fn mac_of(address: Ipv4Addr) -> Mac {
     Mac([0x02, 0x42, a, b, c, d])
 }
 
-/// A hardware address that stays, for a link that is never up. It is also how a link that was made but not yet marked when
+/// A hardware address that stays, for a parent link, which is never up. It is also how one that was made but not yet marked when
 /// homelab was killed is known again.
-pub fn parent_link_mac(env: &str, host: Ipv4Addr) -> Mac {
-    let hash = Sha256::digest(format!("{env}@{host}"));
+pub fn parent_link_mac(link: &str, host: Ipv4Addr) -> Mac {
+    let name = link.strip_prefix(PARENT_LINK_PREFIX).unwrap_or(link);
+    let hash = Sha256::digest(format!("{name}@{host}"));
     let [a, b, c, d] = [0, 1, 2, 3].map(|index| hash.get(index).copied().unwrap_or_default());
     Mac([0x02, 0x68, a, b, c, d])
 }
@@ -163,6 +186,15 @@ mod tests {
     fn the_mac_is_dockers_own_for_the_address() {
         let mac = mac_of(Ipv4Addr::new(192, 168, 1, 195)).to_string();
         assert_eq!(mac, "02:42:c0:a8:01:c3");
+    }
+
+    #[test]
+    fn a_fresh_parent_link_fits_and_says_whose_it_is() {
+        assert_eq!(fresh_parent_link("preprod", 0), "hl-preprod-aaaa");
+        assert_eq!(fresh_parent_link("prod", u64::MAX), "hl-prod-7777");
+        let long = fresh_parent_link("production-2", 33);
+        assert_eq!(long, "hl-product-bbaa");
+        assert!(long.len() <= LINK_NAME_BYTES);
     }
 
     #[test]

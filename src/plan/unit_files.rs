@@ -222,10 +222,13 @@ impl Manager {
         self.file != DHCPCD && !text.starts_with(FILE_MARK)
     }
 
-    /// The text of its file when it shall leave the links of the plan alone.
-    pub fn configured(self, plan: &Plan, found: Option<&str>) -> String {
+    /// The text of its file when it shall leave the shim and parent links alone.
+    pub fn configured(self, plan: &Plan, parent_links: &[&str], found: Option<&str>) -> String {
         let mut names = vec![plan.shim_name.clone()];
         names.extend(plan.envs.iter().map(super::Env::parent_link));
+        let others = parent_links.iter().map(|name| (*name).to_owned());
+        let others: Vec<String> = others.filter(|name| !names.contains(name)).collect();
+        names.extend(others);
         let mark = format!(
             "{FILE_MARK}for its shim. `homelab shim install` writes it, `homelab shim uninstall` removes it.\n"
         );

@@ -166,7 +166,7 @@ fn after_a_reboot_network_up_brings_the_shim_back(suite: &str) {
         .says("added route 192.168.1.192/26");
     if suite != "sid" {
         // The second network stood on a parent link that was not there when Docker was started.
-        run.says("`hl-preprod`").says("systemctl restart docker");
+        run.says("`hl-preprod-").says("systemctl restart docker");
         pi.homelab("env-up")
             .exits(1)
             .says("Docker lost its network")
