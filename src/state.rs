@@ -5,6 +5,7 @@ mod docker;
 
 pub use docker::{
     Api, Container, ContainerExit, ContainerHealth, Docker, Endpoint, Health, Mount, Network, Pool,
+    disown_copies,
 };
 
 use crate::error::Diagnostic;

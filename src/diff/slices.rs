@@ -87,7 +87,10 @@ pub(super) fn down(state: &State, diagnostics: &mut Vec<Diagnostic>) -> SlicePla
         }
     }
     // systemd made it by itself for the others and keeps it.
-    let parent = state.systemd.slice(PARENT_SLICE);
+    let mut slices = state.systemd.slices.iter();
+    let has_strangers =
+        slices.any(|slice| slice.name != PARENT_SLICE && slice.active && !slice.is_ours());
+    let parent = state.systemd.slice(PARENT_SLICE).filter(|_| !has_strangers);
     if parent.is_some_and(|parent| parent.active && !parent.populated && parent.file.is_none()) {
         steps.stop.push(PARENT_SLICE.to_owned());
     }

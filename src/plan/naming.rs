@@ -47,6 +47,9 @@ pub const LABEL_ENVIRONMENT: &str = "homelab.environment";
 pub const LABEL_SERVICE: &str = "homelab.service";
 /// The label of containers of ours that tells what they were made from.
 pub const LABEL_FINGERPRINT: &str = "homelab.fingerprint";
+/// The label of containers of ours that tells which one it is: its name. An image that is made of a container inherits all labels, and
+/// a container of that image has them too, under another name.
+pub const LABEL_CONTAINER: &str = "homelab.container";
 /// The label of networks that Compose files ask for, beside the LAN; its value is the environment.
 pub const LABEL_COMPOSE_NETWORK: &str = "homelab.extra-network";
 

@@ -2,11 +2,12 @@
 
 use crate::plan::Mac;
 use crate::plan::naming::{
-    self, LABEL_COMPOSE_NETWORK, LABEL_ENVIRONMENT, LABEL_FINGERPRINT, LABEL_SERVICE, compose_label,
+    self, LABEL_COMPOSE_NETWORK, LABEL_CONTAINER, LABEL_ENVIRONMENT, LABEL_FINGERPRINT,
+    LABEL_SERVICE, compose_label,
 };
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -293,6 +294,41 @@ impl Docker {
     }
 }
 
+/// Takes the labels of ours from containers that only inherited them, as one does that was made from an image of a container
+/// of ours: such a one is a stranger's. Containers of older versions have no name in their labels; of several that claim one
+/// place the one with the usual name has it.
+pub fn disown_copies(containers: &mut [Container]) {
+    let is_usual = |container: &Container| {
+        let usual = container
+            .service()
+            .map(|(env, service)| naming::container_name(service, env, container.replica()));
+        usual.is_some_and(|usual| container.has_place_of(&usual))
+    };
+    let place = |container: &Container| {
+        let (env, service) = container.service()?;
+        Some((env.to_owned(), service.to_owned(), container.replica()))
+    };
+    let named = |container: &Container| {
+        let name = container.labels.get(LABEL_CONTAINER)?;
+        Some(container.has_place_of(name))
+    };
+    let holders = containers
+        .iter()
+        .filter(|one| named(one).unwrap_or_else(|| is_usual(one)));
+    let held: BTreeSet<_> = holders.filter_map(place).collect();
+    for container in containers {
+        let is_copy = match named(container) {
+            Some(is_it) => !is_it,
+            None => !is_usual(container) && place(container).is_some_and(|it| held.contains(&it)),
+        };
+        if is_copy {
+            container
+                .labels
+                .retain(|label, _| !naming::is_own_label(label));
+        }
+    }
+}
+
 impl Network {
     /// The environment whose part of the LAN it is, when homelab made it.
     pub fn environment(&self) -> Option<&str> {
@@ -332,8 +368,55 @@ impl Container {
         naming::succeeds(&self.name).is_some()
     }
 
+    /// Whether it has a name, or waits to take it.
+    fn has_place_of(&self, name: &str) -> bool {
+        self.name == name || naming::succeeds(&self.name) == Some(name)
+    }
+
     /// Whether its processes run, or will in a moment.
     pub fn is_running(&self) -> bool {
         matches!(self.state.as_str(), "running" | "paused" | "restarting")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn container(name: &str, label: Option<&str>) -> Container {
+        let mut labels = BTreeMap::from([
+            (LABEL_ENVIRONMENT.to_owned(), "prod".to_owned()),
+            (LABEL_SERVICE.to_owned(), "web".to_owned()),
+        ]);
+        labels.extend(label.map(|name| (LABEL_CONTAINER.to_owned(), name.to_owned())));
+        Container {
+            name: name.to_owned(),
+            labels,
+            ..Container::default()
+        }
+    }
+
+    /// The names of those that are still ours.
+    fn ours(all: &[(&str, Option<&str>)]) -> Vec<String> {
+        let mut all: Vec<Container> = all
+            .iter()
+            .map(|(name, own)| container(name, *own))
+            .collect();
+        disown_copies(&mut all);
+        let ours = all.into_iter().filter(|one| one.service().is_some());
+        ours.map(|one| one.name).collect()
+    }
+
+    #[test]
+    fn who_only_inherited_our_labels_is_a_strangers() {
+        let named = Some("web-prod");
+        assert_eq!(ours(&[("web-prod", named), ("copy", named)]), ["web-prod"]);
+        assert_eq!(ours(&[("copy", named)]), [""; 0]);
+        let both = [("web-prod", named), ("web-prod.new", named)];
+        assert_eq!(ours(&both), ["web-prod", "web-prod.new"]);
+        // Of older versions.
+        assert_eq!(ours(&[("web-prod", None), ("copy", None)]), ["web-prod"]);
+        assert_eq!(ours(&[("chosen", None)]), ["chosen"]);
+        assert_eq!(ours(&[("web-prod", named), ("copy", None)]), ["web-prod"]);
     }
 }

@@ -19,7 +19,9 @@ use bollard::errors::Error as EngineError;
 use bollard::query_parameters::{
     ListContainersOptionsBuilder, ListNetworksOptions, ListVolumesOptions,
 };
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 /// In place of a limit.
@@ -39,6 +41,9 @@ pub struct Engine {
     pub version: String,
     /// The newest API that the Engine and homelab know.
     pub api: Api,
+    /// The ids of containers, by the names under which they were seen or made. Acts are on these: under the same name there may be
+    /// somebody else's meanwhile.
+    ids: Arc<Mutex<BTreeMap<String, String>>>,
 }
 
 impl Engine {
@@ -60,7 +65,23 @@ impl Engine {
         let options = ListContainersOptionsBuilder::new().all(true).build();
         let list = with_timeout(self.client.list_containers(Some(options))).await;
         let list = list.map_err(|error| engine_error("list the containers", &error))?;
-        Ok(list.into_iter().map(read::container_of).collect())
+        let mut containers: Vec<_> = list.into_iter().map(read::container_of).collect();
+        state::disown_copies(&mut containers);
+        let seen = containers
+            .iter()
+            .map(|one| (one.name.clone(), one.id.clone()));
+        *self.ids() = seen.collect();
+        Ok(containers)
+    }
+
+    fn ids(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The id of a container that was seen or made, else its name.
+    fn id(&self, name: &str) -> String {
+        let id = self.ids().get(name).cloned();
+        id.unwrap_or_else(|| name.to_owned())
     }
 
     /// Who makes the cgroups of containers: `systemd` or `cgroupfs`. The Engine runs other programs for this answer, which

@@ -17,7 +17,9 @@ use rtnetlink::packet_route::route::{RouteMessage, RouteProtocol, RouteScope};
 use rtnetlink::{
     Error as NetlinkError, Handle, LinkMacVlan, LinkUnspec, MulticastGroup, RouteMessageBuilder,
 };
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// How long the kernel may take for one request; it takes microseconds. rtnetlink drops an answer that it cannot decode,
@@ -28,6 +30,9 @@ const KERNEL_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub struct Netlink {
     handle: Handle,
+    /// The links that were seen, by name. What is removed is what was seen: under the same name there may be somebody else's
+    /// meanwhile.
+    seen: Arc<Mutex<BTreeMap<String, u32>>>,
 }
 
 impl Netlink {
@@ -38,7 +43,10 @@ impl Netlink {
     pub fn connect() -> Result<Self, Error> {
         let (connection, handle, _) = rtnetlink::new_connection().map_err(|_| no_socket())?;
         tokio::spawn(connection);
-        Ok(Self { handle })
+        Ok(Self {
+            handle,
+            seen: Arc::default(),
+        })
     }
 
     /// Carries out an act. This is all that changes the kernel's links, addresses and routes.
@@ -100,7 +108,12 @@ impl Netlink {
     /// When homelab may not.
     async fn delete_link(&self, name: &str) -> Result<(), Error> {
         let what = format!("remove link `{name}`");
-        let Some(index) = self.find(name).await? else {
+        let seen = self.seen().remove(name);
+        let found = match seen {
+            Some(index) => Some(index),
+            None => self.find(name).await?,
+        };
+        let Some(index) = found else {
             return Ok(());
         };
         match request(self.handle.link().del(index).execute()).await {
@@ -233,6 +246,10 @@ impl Netlink {
             rtnetlink::new_multicast_connection(&groups).map_err(|_| no_socket())?;
         tokio::spawn(connection);
         Ok(messages.map(|_| ()))
+    }
+
+    fn seen(&self) -> MutexGuard<'_, BTreeMap<String, u32>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn index(&self, name: &str) -> Result<u32, Error> {

@@ -26,6 +26,7 @@ mod refusals;
 mod repairs;
 mod services;
 mod shim;
+mod strangers;
 mod turns;
 mod verify;
 mod who_has;

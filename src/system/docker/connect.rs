@@ -6,6 +6,7 @@ use crate::state::Api;
 use bollard::Docker;
 use bollard::errors::Error as EngineError;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 /// The newest API that the types in here are made for; a newer engine speaks it too.
 const NEWEST: Api = Api(1, 51);
@@ -38,6 +39,7 @@ impl Engine {
                     client: with_api_version(client, api),
                     version: String::new(),
                     api,
+                    ids: Arc::default(),
                 });
             }
             // Whoever does not answer this answers nothing else, and one limit is enough.
@@ -57,6 +59,7 @@ impl Engine {
             client: with_api_version(client, api.min(NEWEST)),
             version: version.version.unwrap_or_default(),
             api,
+            ids: Arc::default(),
         })
     }
 }

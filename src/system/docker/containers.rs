@@ -75,15 +75,21 @@ impl Engine {
         let body = request::container_body(new, self.api)?;
         let what = format!("make container `{name}`");
         match self.client.create_container(Some(options), body).await {
-            Ok(made) => Ok(made.warnings),
+            Ok(made) => {
+                self.ids().insert(name.clone(), made.id);
+                Ok(made.warnings)
+            }
             Err(EngineError::DockerResponseServerError {
                 status_code: 409, ..
             }) => {
                 // A run that was killed may just have made the same one.
                 let found = with_timeout(self.client.inspect_container(name, None)).await;
-                let labels = found.ok().and_then(|found| found.config?.labels);
+                let found = found.unwrap_or_default();
+                let id = found.id.unwrap_or_else(|| name.clone());
+                let labels = found.config.and_then(|config| config.labels);
                 let made_from = labels.and_then(|mut labels| labels.remove(LABEL_FINGERPRINT));
                 if made_from == Some(new.service.fingerprint()) {
+                    self.ids().insert(name.clone(), id);
                     return Ok(Vec::new());
                 }
                 Err(Error::new(
@@ -107,7 +113,7 @@ impl Engine {
         attachment: &Attachment,
     ) -> Result<(), Error> {
         let request = NetworkConnectRequest {
-            container: name.to_owned(),
+            container: self.id(name),
             endpoint_config: Some(request::endpoint(service, attachment, self.api)),
         };
         let network = &attachment.network;
@@ -139,7 +145,11 @@ impl Engine {
         let options = UploadToContainerOptionsBuilder::new().path("/").build();
         let result = self
             .client
-            .upload_to_container(name, Some(options), bollard::body_full(archive.into()))
+            .upload_to_container(
+                &self.id(name),
+                Some(options),
+                bollard::body_full(archive.into()),
+            )
             .await;
         result.map_err(|error| engine_error(&what, &error))
     }
@@ -150,7 +160,7 @@ impl Engine {
     /// When the successor does not start, or the Engine fails.
     async fn replace_container(&self, name: &str, old: &str) -> Result<(), Error> {
         let successor = successor_name(name);
-        let ran = with_timeout(self.client.inspect_container(old, None)).await;
+        let ran = with_timeout(self.client.inspect_container(&self.id(old), None)).await;
         let ran = ran
             .ok()
             .and_then(|found| found.state?.running)
@@ -186,10 +196,11 @@ impl Engine {
     /// Renames a container. One that is just ending cannot be renamed for a moment (`sandbox … not found`).
     async fn rename_container(&self, from: &str, to: &str) -> Result<(), Error> {
         let options = RenameContainerOptionsBuilder::new().name(to).build();
+        let id = self.id(from);
         let mut tries = RENAMES;
         loop {
             tries -= 1;
-            match self.client.rename_container(from, options.clone()).await {
+            match self.client.rename_container(&id, options.clone()).await {
                 Err(EngineError::DockerResponseServerError { message, .. })
                     if tries > 0 && message.contains("sandbox") =>
                 {
@@ -197,7 +208,9 @@ impl Engine {
                 }
                 result => {
                     let what = format!("give container `{from}` the name `{to}`");
-                    return result.map_err(|error| engine_error(&what, &error));
+                    result.map_err(|error| engine_error(&what, &error))?;
+                    self.ids().insert(to.to_owned(), id);
+                    return Ok(());
                 }
             }
         }
@@ -225,7 +238,7 @@ impl Engine {
     /// # Errors
     /// When it is gone or not paused any more, or the Engine fails.
     async fn unpause_container(&self, name: &str) -> Result<(), Error> {
-        let result = self.client.unpause_container(name).await;
+        let result = self.client.unpause_container(&self.id(name)).await;
         result.map_err(|error| engine_error(&format!("unpause container `{name}`"), &error))
     }
 
@@ -236,7 +249,7 @@ impl Engine {
     async fn start_container(&self, name: &str) -> Result<(), Error> {
         let result = self
             .client
-            .start_container(name, None::<StartContainerOptions>)
+            .start_container(&self.id(name), None::<StartContainerOptions>)
             .await;
         result.map_err(|error| {
             let said = message(&error);
@@ -270,8 +283,8 @@ impl Engine {
     /// # Errors
     /// When the Engine fails. A container that is gone or stopped already is no failure.
     async fn stop_container(&self, name: &str) -> Result<(), Error> {
-        let client = self.without_limit();
-        let mut stop = pin!(client.stop_container(name, None::<StopContainerOptions>));
+        let (client, id) = (self.without_limit(), self.id(name));
+        let mut stop = pin!(client.stop_container(&id, None::<StopContainerOptions>));
         let result = match timeout(STOP_TIMEOUT, &mut stop).await {
             Ok(result) => result,
             Err(_) => {
@@ -285,7 +298,8 @@ impl Engine {
 
     /// How long a container may take to end after its stop signal; nothing when the Engine does not say.
     async fn grace_period(&self, name: &str) -> Duration {
-        let found = with_timeout(self.client.inspect_container(name, None)).await;
+        let id = self.id(name);
+        let found = with_timeout(self.client.inspect_container(&id, None)).await;
         let seconds = found.ok().and_then(|found| found.config?.stop_timeout);
         Duration::from_secs(seconds.and_then(|s| u64::try_from(s).ok()).unwrap_or(0))
     }
@@ -295,9 +309,10 @@ impl Engine {
     /// # Errors
     /// When it runs, or the Engine fails. A container that is gone is no failure.
     async fn remove_container(&self, name: &str) -> Result<(), Error> {
+        let id = self.id(name);
         let result = self
             .client
-            .remove_container(name, None::<RemoveContainerOptions>)
+            .remove_container(&id, None::<RemoveContainerOptions>)
             .await;
         match result {
             // Somebody else is at it, such as a run that was killed: it is done when it is done.
@@ -308,7 +323,7 @@ impl Engine {
                 let removed = WaitContainerOptionsBuilder::new()
                     .condition("removed")
                     .build();
-                let _ = self.client.wait_container(name, Some(removed)).next().await;
+                let _ = self.client.wait_container(&id, Some(removed)).next().await;
                 Ok(())
             }
             result => ignore_not_found(result, &format!("remove container `{name}`")),

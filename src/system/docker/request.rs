@@ -3,8 +3,8 @@
 use crate::diff::step::NewContainer;
 use crate::error::Error;
 use crate::plan::naming::{
-    LABEL_COMPOSE_NETWORK, LABEL_ENVIRONMENT, LABEL_FINGERPRINT, LABEL_SERVICE, compose_label,
-    mac_of, network_name,
+    LABEL_COMPOSE_NETWORK, LABEL_CONTAINER, LABEL_ENVIRONMENT, LABEL_FINGERPRINT, LABEL_SERVICE,
+    compose_label, mac_of, network_name,
 };
 use crate::plan::{
     ApiSection, Attachment, CompleteService, ComposeNetwork, ComposePool, DependencyCondition,
@@ -116,6 +116,7 @@ fn labels(service: &CompleteService) -> HashMap<String, String> {
         (LABEL_ENVIRONMENT, service.env.clone()),
         (LABEL_SERVICE, service.name.clone()),
         (LABEL_FINGERPRINT, fingerprint.clone()),
+        (LABEL_CONTAINER, service.container()),
         // What `docker compose ps`, Portainer and lazydocker look for.
         (compose_label::PROJECT, network_name(&service.env)),
         (compose_label::SERVICE, service.name.clone()),

@@ -27,6 +27,8 @@ impl Netlink {
             .iter()
             .map(|message| (message.header.index, name_of(message)))
             .collect();
+        let seen = names.iter().map(|(index, name)| (name.clone(), *index));
+        *self.seen() = seen.collect();
         let bridges: Vec<u32> = messages
             .iter()
             .filter(|message| kind_of(message) == "bridge")
