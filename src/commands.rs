@@ -138,7 +138,7 @@ impl Context<'_> {
                         "this machine is no host of the plan: it has none of the addresses {}",
                         addresses.join(", ")
                     ),
-                    "run homelab on one of these hosts, or correct `[hosts]`; `ip addr` shows this machine's addresses",
+                    "correct `[hosts]` (`ip addr` shows this machine's addresses), or name one by `--host`; `homelab network-down` takes away what was made here",
                 )
             });
         };

@@ -31,7 +31,7 @@ pub enum Request<'a> {
     EnvUp(&'a Selection<'a>, &'a [CompleteService]),
     /// No containers of services.
     EnvDown(&'a Selection<'a>),
-    /// No containers of an environment that the plan does not have any more.
+    /// No containers of an environment that the plan does not have any more, or not on this machine.
     UnplannedEnvDown(&'a str),
     /// The shim alone.
     ShimUp(&'a Host),
@@ -66,7 +66,7 @@ pub fn diff(request: &Request, plan: &Plan, state: &State) -> Result<Diff, Error
         }
         Request::UnplannedEnvDown(env) => {
             preflight::engine(state)?;
-            Ok(containers::down_unplanned(env, state))
+            Ok(containers::down_unplanned(plan, env, state))
         }
         Request::ShimUp(host) => shim::up(plan, host, state),
         Request::ShimDown => Ok(shim::down(plan, state)),

@@ -219,7 +219,7 @@ fn a_machine_that_is_no_host_of_the_plan_is_told_so() {
     snapbox::assert_data_eq!(
         String::from_utf8_lossy(&output.stderr).into_owned(),
         "error: this machine is no host of the plan: it has none of the addresses 192.168.1.204 (raspberry-pi), \
-         192.168.1.10 (n100)\nhint: run homelab on one of these hosts, or correct `[hosts]`; `ip addr` shows this \
-         machine's addresses\n"
+         192.168.1.10 (n100)\nhint: correct `[hosts]` (`ip addr` shows this machine's addresses), or name one by `--host`; \
+         `homelab network-down` takes away what was made here\n"
     );
 }

@@ -168,7 +168,8 @@ impl Context<'_> {
             let mut made = state.docker.of_environment(&name);
             made.any(|(of, _)| service.is_empty() || of == service)
         };
-        let is_planned = self.plan.env(&name).is_some();
+        let host = self.host(&state);
+        let is_planned = self.plan.env(&name).is_some() && host.is_ok();
         if !is_planned && made(&state, "") && options.services.is_empty() {
             let look = async |(machine, state): (Machine, State)| {
                 let request = Request::UnplannedEnvDown(&name);
@@ -178,8 +179,7 @@ impl Context<'_> {
             return Box::pin(self.bring_about(found, &[], &options.change, look)).await;
         }
         let env = self.env(Some(&name))?;
-        let host = self.host(&state)?;
-        let selection = self.selection(env, host, options);
+        let selection = self.selection(env, host?, options);
         let mut named = options.services.iter();
         if !named.all(|service| made(&state, service)) {
             check_services(&selection)?;

@@ -6,7 +6,8 @@ use crate::diff;
 use crate::error::{Error, ExitStatus};
 use crate::input::problem::suggestion;
 use crate::observe;
-use crate::plan::Env;
+use crate::plan::Service;
+use crate::plan::naming::network_name;
 use crate::report;
 use crate::state::{Container, State};
 use crate::system::docker::{LogPiece, Tail};
@@ -21,15 +22,15 @@ impl Context<'_> {
     /// # Errors
     /// When the Engine cannot be asked, or there is no such service.
     pub async fn ps(&self, listing: &Listing) -> Result<ExitStatus, Error> {
-        let env = self.env(listing.which.env.as_deref())?;
+        let env = self.env_name(listing.which.env.as_deref())?;
         let (_, state) = observe::engine_alone().await?;
         diff::preflight::engine(&state)?;
-        let all = containers(env, &listing.services, &state)?;
+        let all = self.containers(&env, &listing.services, &state)?;
         let shown: Vec<&Container> = all
             .into_iter()
             .filter(|container| listing.all || container.is_running())
             .collect();
-        report::containers(self.report, &env.network(), &shown);
+        report::containers(self.report, &network_name(&env), &shown);
         Ok(ExitStatus::Done)
     }
 
@@ -38,13 +39,13 @@ impl Context<'_> {
     /// # Errors
     /// When the Engine cannot be asked, or there is no such service.
     pub async fn logs(&self, logs: &Logs) -> Result<ExitStatus, Error> {
-        let env = self.env(logs.which.env.as_deref())?;
+        let env = self.env_name(logs.which.env.as_deref())?;
         let (machine, state) = observe::engine_alone().await?;
         diff::preflight::engine(&state)?;
         let Some(engine) = &machine else {
             return Ok(ExitStatus::Done);
         };
-        let shown = containers(env, &logs.services, &state)?;
+        let shown = self.containers(&env, &logs.services, &state)?;
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
@@ -92,32 +93,38 @@ impl Context<'_> {
         report::services(self.report, env);
         Ok(ExitStatus::Done)
     }
-}
 
-/// The containers of an environment, or of some of its services.
-fn containers<'s>(
-    env: &'s Env,
-    services: &[String],
-    state: &'s State,
-) -> Result<Vec<&'s Container>, Error> {
-    let mut all: Vec<(&str, &Container)> = state.docker.of_environment(&env.name).collect();
-    all.sort_by(|a, b| (a.0, a.1.replica()).cmp(&(b.0, b.1.replica())));
-    for name in services {
-        let known = env.services.iter().map(|service| service.name.as_str());
-        let known: BTreeSet<&str> = known
-            .chain(all.iter().map(|(service, _)| *service))
-            .collect();
-        if !known.contains(&name.as_str()) {
-            return Err(Error::usage(
-                format!("environment `{}` has no service `{name}`", env.name),
-                suggestion(name, known, "services"),
-            ));
+    /// The containers of an environment, or of some of its services. What the plan no longer has can be looked at as long as it
+    /// is there.
+    fn containers<'s>(
+        &self,
+        env: &'s str,
+        services: &[String],
+        state: &'s State,
+    ) -> Result<Vec<&'s Container>, Error> {
+        let mut all: Vec<(&str, &Container)> = state.docker.of_environment(env).collect();
+        all.sort_by(|a, b| (a.0, a.1.replica()).cmp(&(b.0, b.1.replica())));
+        let planned: &[Service] = match self.plan.env(env) {
+            Some(env) => &env.services,
+            None if all.is_empty() => &self.env(Some(env))?.services,
+            None => &[],
+        };
+        for name in services {
+            let known = planned.iter().map(|service| service.name.as_str());
+            let known: BTreeSet<&str> = known
+                .chain(all.iter().map(|(service, _)| *service))
+                .collect();
+            if !known.contains(&name.as_str()) {
+                return Err(Error::usage(
+                    format!("environment `{env}` has no service `{name}`"),
+                    suggestion(name, known, "services"),
+                ));
+            }
         }
+        let is_meant = |service: &str| services.is_empty() || services.iter().any(|s| s == service);
+        let shown = all.into_iter().filter(|(service, _)| is_meant(service));
+        Ok(shown.map(|(_, container)| container).collect())
     }
-    let shown = all
-        .into_iter()
-        .filter(|(service, _)| services.is_empty() || services.iter().any(|name| name == service));
-    Ok(shown.map(|(_, container)| container).collect())
 }
 
 /// What stands in front of a container's log lines.

@@ -5,6 +5,8 @@ use crate::cli::ChangeArgs;
 use crate::diff::Request;
 use crate::error::{Error, ExitStatus};
 use crate::observe;
+use crate::plan::Host;
+use std::net::Ipv4Addr;
 
 impl Context<'_> {
     /// `homelab network-up`.
@@ -29,7 +31,15 @@ impl Context<'_> {
     pub async fn network_down(&self, args: &ChangeArgs) -> Result<ExitStatus, Error> {
         let _turn = self.turn(args).await?;
         let (machine, state) = observe::machine(self.plan).await?;
-        let request = Request::NetworkDown(self.host(&state)?);
+        // Whoever was taken out of the plan can still be cleaned up.
+        let nobody = Host {
+            name: String::new(),
+            address: Ipv4Addr::UNSPECIFIED,
+            shim: Ipv4Addr::UNSPECIFIED,
+            parent: None,
+            primary: false,
+        };
+        let request = Request::NetworkDown(self.host(&state).unwrap_or(&nobody));
         self.converge(args, &request, (&machine, &state)).await
     }
 }

@@ -21,6 +21,7 @@ impl Context<'_> {
         let mut findings = Findings::default();
         findings.add_host(self.plan, host, &state);
         if state.docker_missing.is_none() {
+            findings.add_unplanned(self.plan, &state);
             for env in &self.plan.envs {
                 findings.add_isolation(self.plan, env, &state);
                 self.look_at(env, host, &machine, &mut state, &mut findings)

@@ -248,11 +248,15 @@ fn in_order<T>(mut waiting: Vec<T>, waits_for: impl Fn(&T, &T) -> bool) -> Vec<T
     }
 }
 
-/// What takes down every container of an environment that the plan no longer has.
-pub fn down_unplanned(env: &str, state: &State) -> Diff {
+/// What takes down every container of an environment that the plan no longer has, or not here.
+pub fn down_unplanned(plan: &Plan, env: &str, state: &State) -> Diff {
     let mut diff = Diff::default();
+    let why = match plan.env(env) {
+        None => "the plan has no such environment",
+        Some(_) => "this machine is no host of the plan",
+    };
     for (_, container) in state.docker.of_environment(env) {
-        let cause = unplanned(container, "the plan has no such environment");
+        let cause = unplanned(container, why);
         remove(container, cause, &[], &mut diff);
     }
     remove_networks(env, state, &mut diff);

@@ -2,9 +2,9 @@
 
 use super::difference::{Difference, Object};
 use super::links::shim_routes;
-use super::{Diff, Request, Selection, containers, diff, lan, preflight};
+use super::{Diff, Request, Selection, containers, diff, lan, named, preflight};
 use crate::error::{Diagnostic, Error, Span};
-use crate::plan::naming::SHIM_UNIT;
+use crate::plan::naming::{self, SHIM_UNIT};
 use crate::plan::{CompleteService, Env, Host, Isolation, Plan, Service};
 use crate::state::{Container, ContainerHealth, Route, State};
 use std::collections::BTreeMap;
@@ -94,6 +94,27 @@ impl Findings {
         let limits = preflight::limits(plan, env, state);
         for missing in [isolation.err(), limits.err()].into_iter().flatten() {
             self.add_diagnostic(missing);
+        }
+    }
+
+    /// Adds environments that still run here although the plan does not have them.
+    pub fn add_unplanned(&mut self, plan: &Plan, state: &State) {
+        let containers = state.docker.containers.iter();
+        let ours = containers.filter_map(|container| Some((container.service()?.0, container)));
+        let mut left: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for (env, container) in ours.filter(|(env, _)| plan.env(env).is_none()) {
+            left.entry(env).or_default().push(&container.name);
+        }
+        for (env, containers) in left {
+            self.add(Finding {
+                about: naming::network_name(env),
+                what: format!(
+                    "the plan has no environment `{env}`, and its containers are here: {}",
+                    named(containers)
+                ),
+                fix: format!("`homelab env-down --env {env}`, then `homelab network-up`"),
+                place: None,
+            });
         }
     }
 

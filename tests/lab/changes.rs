@@ -112,12 +112,31 @@ fn orphans_are_reported_and_removed_when_asked_for(suite: &str) {
         .replace("[env.prod]", "[env.stage]")
         .replace("{ prod =", "{ stage =");
     pi.write("/etc/homelab/homelab.toml", &without);
+    pi.homelab("ps --env prod").exits(0);
+    pi.homelab("logs --env prod whoami").exits(0);
+    pi.homelab("status")
+        .exits(3)
+        .says("the plan has no environment `prod`, and its containers are here: `whoami-prod`")
+        .says("homelab env-down --env prod");
     pi.homelab("env-down --env prod")
         .exits(0)
         .says("removed container whoami-prod");
-    pi.homelab("env-down --env prod")
-        .exits(2)
-        .says("no environment `prod`");
+    for line in ["env-down --env prod", "ps --env prod", "logs --env prod"] {
+        pi.homelab(line).exits(2).says("no environment `prod`");
+    }
+    // A host that the plan no longer has can be cleaned up.
+    pi.homelab("env-up whoami").exits(0);
+    pi.write(
+        "/etc/homelab/homelab.toml",
+        &PLAN.replace("192.168.1.204", "192.168.1.203"),
+    );
+    pi.homelab("env-up")
+        .exits(1)
+        .says("this machine is no host of the plan");
+    pi.sh("docker rm -f guest");
+    pi.homelab("env-down").exits(0);
+    pi.homelab("network-down").exits(0);
+    assert!(pi.try_sh("ip link show homelab-shim").is_err());
 }
 
 fn one_service_at_a_time(suite: &str) {
