@@ -12,6 +12,7 @@ mod shim_service;
 mod slices;
 pub mod status;
 pub mod step;
+pub mod ways;
 
 pub use containers::{PullPhase, Selection};
 pub use step::{Diff, Step, StepId};

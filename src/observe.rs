@@ -1,10 +1,10 @@
 //! Asks the kernel, systemd and the Engine what there is. Reads only.
 
-use crate::diff::lan;
+use crate::diff::{lan, ways};
 use crate::error::{Diagnostic, Error};
 use crate::plan::naming::slice_name;
 use crate::plan::{CompleteService, Env, Host, Plan};
-use crate::state::{Answer, Container, ContainerHealth, Docker, State};
+use crate::state::{Answer, Container, ContainerHealth, Docker, State, Way};
 use crate::system::docker::Engine;
 use crate::system::netlink::Netlink;
 use crate::system::{Machine, arp, cgroups, systemd};
@@ -135,6 +135,14 @@ async fn find_slices(engine: &Engine, containers: &mut [Container]) -> Result<()
         };
     }
     Ok(())
+}
+
+/// Which way packets to containers go, as the kernel says.
+///
+/// # Errors
+/// When the kernel does not answer.
+pub async fn ways(netlink: &Netlink, plan: &Plan, state: &State) -> Result<Vec<Way>, Error> {
+    netlink.ways(ways::asked(plan, state)).await
 }
 
 /// How every container of ours is, by name.

@@ -29,6 +29,8 @@ pub struct State {
     pub routes: Vec<Route>,
     /// Who on the LAN answered for addresses; only those that were asked for.
     pub answered: Vec<Answer>,
+    /// Which way the kernel sends packets; only to those addresses that were asked for.
+    pub ways: Vec<Way>,
     /// The LAN should have been asked, and this process may not.
     pub lan_unasked: bool,
     /// What systemd has.
@@ -49,6 +51,20 @@ pub struct Answer {
     pub address: Ipv4Addr,
     /// The hardware address of who has it.
     pub mac: Mac,
+}
+
+/// Which way the kernel sends a packet, by all of its rules and tables (ip-rule(8)).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Way {
+    /// To whom.
+    pub address: Ipv4Addr,
+    /// The link that it leaves by; `None` where it is refused.
+    #[serde(default)]
+    pub link: Option<String>,
+    /// The table that says so; 254 is the main one.
+    #[serde(default)]
+    pub table: u32,
 }
 
 /// A network interface.
@@ -83,6 +99,9 @@ pub struct Link {
     pub addresses: Vec<Ipv4Net>,
     /// `net.ipv4.conf.NAME.arp_filter`.
     pub arp_filter: bool,
+    /// How long its packets may be, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
 }
 
 /// A route.

@@ -42,6 +42,8 @@ impl Context<'_> {
         }
         let (answers, health) = tokio::try_join!(answers, observe::health(&machine, &state))?;
         state.answered = answers;
+        state.ways = observe::ways(&machine.netlink, self.plan, &state).await?;
+        findings.add_ways(self.plan, host, &state);
         findings.add_lan(self.plan, host, &state);
         let status = Status::new(self.plan, host, &state, &health, findings);
         report::status(self.report, &status, self.sources);

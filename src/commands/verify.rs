@@ -1,7 +1,7 @@
 //! Who reaches whom, proved with packets.
 
 use super::Context;
-use crate::diff::{lan, preflight};
+use crate::diff::{lan, preflight, ways};
 use crate::error::{Diagnostic, Error, ExitStatus};
 use crate::state::State;
 use crate::{observe, report, verify};
@@ -25,11 +25,18 @@ impl Context<'_> {
         let answers = observe::duplicates(&parent.name, self.plan, host, &state);
         let matrix = verify::run(self.plan, host, &machine, &state);
         let (answered, matrix) = tokio::try_join!(answers, matrix)?;
-        let state = State { answered, ..state };
+        let ways = observe::ways(&machine.netlink, self.plan, &state).await?;
+        let state = State {
+            answered,
+            ways,
+            ..state
+        };
         let duplicates = lan::duplicates(self.plan, host, &state);
         let duplicates = duplicates.map(|(_, diagnostic)| diagnostic);
         let not_there = lan::not_there(self.plan, host, &state);
-        let beside: Vec<Diagnostic> = duplicates.chain(not_there).collect();
+        let astray = ways::astray(self.plan, host, &state);
+        let beside = duplicates.chain(not_there).chain(astray);
+        let beside: Vec<Diagnostic> = beside.collect();
         let differs = matrix.differences().next().is_some() || !beside.is_empty();
         report::matrix(self.report, self.plan, &matrix, &beside);
         Ok(if differs {

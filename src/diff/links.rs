@@ -261,6 +261,7 @@ impl ShimSteps<'_> {
             let action = LinkAction::SetArpFilter { name: name() };
             configured.push(self.add(diff, action, ("arp_filter", "0", "1"), cause, &marked));
         }
+        configured.extend(self.follow_mtu(diff, &marked));
         let address = Ipv4Net::from(self.shim.address);
         let found = self.existing.map(|link| link.addresses.as_slice());
         if found.is_none_or(|found| !found.contains(&address)) {
@@ -288,6 +289,24 @@ impl ShimSteps<'_> {
             last = vec![self.add(diff, action, ("state", "down", "up"), "it is down", &last)];
         }
         self.push_routes(diff, last)
+    }
+
+    /// A macvlan link has its parent's MTU when it is made, and shrinks with it, but does not grow with it.
+    fn follow_mtu(&self, diff: &mut Diff, marked: &[StepId]) -> Option<StepId> {
+        let link = self.existing?;
+        let parent = self.state.link(link.parent.as_deref()?)?;
+        let (found, planned) = (link.mtu?, parent.mtu?);
+        if found == planned {
+            return None;
+        }
+        let action = LinkAction::SetMtu {
+            name: self.name.to_owned(),
+            mtu: planned,
+        };
+        let (found, planned) = (found.to_string(), planned.to_string());
+        let field = ("mtu", found.as_str(), planned.as_str());
+        let cause = format!("its parent has {planned}");
+        Some(self.add(diff, action, field, &cause, marked))
     }
 
     fn push_routes(&self, diff: &mut Diff, mut last: Vec<StepId>) -> Vec<StepId> {

@@ -2,7 +2,7 @@
 
 use super::difference::{Difference, Object};
 use super::links::shim_routes;
-use super::{Diff, Request, Selection, containers, diff, lan, named, preflight};
+use super::{Diff, Request, Selection, containers, diff, lan, named, preflight, ways};
 use crate::error::{Diagnostic, Error, Span};
 use crate::plan::naming::{self, SHIM_UNIT};
 use crate::plan::{CompleteService, Env, Host, Isolation, Plan, Service};
@@ -115,6 +115,14 @@ impl Findings {
                 fix: format!("`homelab env-down --env {env}`, then `homelab network-up`"),
                 place: None,
             });
+        }
+    }
+
+    /// Adds how this host stands on the LAN otherwise than planned, and packets that go another way than by the shim.
+    pub fn add_ways(&mut self, plan: &Plan, host: &Host, state: &State) {
+        let all = ways::beside_the_plan(plan, host, state).into_iter();
+        for diagnostic in all.chain(ways::astray(plan, host, state)) {
+            self.add_diagnostic(diagnostic);
         }
     }
 

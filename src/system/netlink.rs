@@ -59,6 +59,7 @@ impl Netlink {
             LinkAction::Delete { name } => self.delete_link(name).await,
             LinkAction::SetAlias { name, alias } => self.set_alias(name, alias).await,
             LinkAction::SetArpFilter { name } => self.set_arp_filter(name).await,
+            LinkAction::SetMtu { name, mtu } => self.set_mtu(name, *mtu).await,
             LinkAction::AddAddress { name, address } => self.add_address(name, *address).await,
             LinkAction::SetUp { name } => self.set_up(name).await,
             LinkAction::AddRoute(route) => self.add_route(route).await,
@@ -129,6 +130,16 @@ impl Netlink {
     async fn set_alias(&self, name: &str, alias: &str) -> Result<(), Error> {
         let message = LinkUnspec::new_with_index(self.index(name).await?).alias(alias);
         let what = format!("set the alias of link `{name}`");
+        request_or_fail(self.handle.link().change(message.build()).execute(), &what).await
+    }
+
+    /// Sets how long the packets of a link may be, in bytes.
+    ///
+    /// # Errors
+    /// When the link is gone, its parent takes no such packets, or homelab may not.
+    async fn set_mtu(&self, name: &str, mtu: u32) -> Result<(), Error> {
+        let message = LinkUnspec::new_with_index(self.index(name).await?).mtu(mtu);
+        let what = format!("set the MTU of link `{name}` to {mtu}");
         request_or_fail(self.handle.link().change(message.build()).execute(), &what).await
     }
 

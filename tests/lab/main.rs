@@ -29,6 +29,7 @@ mod shim;
 mod strangers;
 mod turns;
 mod verify;
+mod ways;
 mod who_has;
 
 use home::{Home, Server};

@@ -87,7 +87,8 @@ const WRITES: [&str; 8] = [
 
 /// What of the adapters only asks, or only tells others on the LAN; all else that others may call changes the machine and stands in the
 /// list of system.rs.
-pub const ASKS: [&str; 32] = [
+pub const ASKS: [&str; 33] = [
+    "ways",
     "slice_of_process",
     "slices_by_container",
     "exit_soon",

@@ -34,6 +34,13 @@ pub enum LinkAction {
         /// The link.
         name: String,
     },
+    /// Set how long the packets of a link may be.
+    SetMtu {
+        /// The link.
+        name: String,
+        /// Bytes.
+        mtu: u32,
+    },
     /// Give a link an address.
     AddAddress {
         /// The link.
@@ -61,9 +68,10 @@ impl LinkAction {
         match self {
             Self::Add { .. } => ('+', "create", WORKING, "created"),
             Self::AddAddress { .. } | Self::AddRoute(_) => ('+', "add", WORKING, "added"),
-            Self::SetAlias { .. } | Self::SetArpFilter { .. } | Self::SetUp { .. } => {
-                ('~', "set", WORKING, "set")
-            }
+            Self::SetAlias { .. }
+            | Self::SetArpFilter { .. }
+            | Self::SetMtu { .. }
+            | Self::SetUp { .. } => ('~', "set", WORKING, "set"),
             Self::Delete { .. } | Self::DeleteRoute(_) => ('-', "remove", WORKING, "removed"),
         }
     }
@@ -77,6 +85,7 @@ impl LinkAction {
             Self::Delete { name } => link(name, String::new()),
             Self::SetAlias { name, alias } => link(name, format!("alias `{alias}`")),
             Self::SetArpFilter { name } => link(name, "arp_filter 1".to_owned()),
+            Self::SetMtu { name, mtu } => link(name, format!("mtu {mtu}")),
             Self::SetUp { name } => link(name, "up".to_owned()),
             Self::AddAddress { name, address } => {
                 ("address", address.to_string(), format!("dev {name}"))

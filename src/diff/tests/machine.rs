@@ -65,6 +65,7 @@ fn ask_kernel(action: &LinkAction, state: &mut State) {
             link(state, name, &|link| link.alias = Some(alias.clone()));
         }
         LinkAction::SetArpFilter { name } => link(state, name, &|link| link.arp_filter = true),
+        LinkAction::SetMtu { name, mtu } => link(state, name, &|link| link.mtu = Some(*mtu)),
         LinkAction::AddAddress { name, address } => {
             link(state, name, &|link| link.addresses.push(*address));
         }

@@ -1,9 +1,10 @@
 //! What the kernel has: links with their addresses, and routes, as plain values.
 
-use super::{Netlink, dump};
+use super::{Netlink, Refusal, dump, kernel_error, request};
 use crate::error::Error;
 use crate::plan::Mac;
-use crate::state::{Link, Route};
+use crate::state::{Link, Route, Way};
+use futures_util::TryStreamExt as _;
 use ipnet::Ipv4Net;
 use rtnetlink::RouteMessageBuilder;
 use rtnetlink::packet_route::address::AddressAttribute;
@@ -11,7 +12,9 @@ use rtnetlink::packet_route::link::{
     AfSpecInet, AfSpecUnspec, InfoData, InfoKind, InfoMacVlan, LinkAttribute, LinkFlags, LinkInfo,
     LinkMessage, MacVlanMode,
 };
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteType};
+use rtnetlink::packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteType,
+};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
@@ -43,6 +46,51 @@ impl Netlink {
             })
             .collect();
         Ok((links, self.routes(&names).await?))
+    }
+
+    /// Which way packets to addresses go: by policy routing, tables of a VPN, or a more specific route it may be another one than
+    /// the main table has.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub async fn ways(
+        &self,
+        addresses: impl IntoIterator<Item = Ipv4Addr>,
+    ) -> Result<Vec<Way>, Error> {
+        let messages = dump(self.handle.link().get().execute(), "list the links").await?;
+        let names = messages.iter();
+        let names = names.map(|message| (message.header.index, name_of(message)));
+        let names: BTreeMap<u32, String> = names.collect();
+        let mut ways = Vec::new();
+        for address in addresses {
+            let mut question = RouteMessageBuilder::<Ipv4Addr>::new()
+                .destination_prefix(address, 32)
+                .build();
+            question.header.flags |= RouteFlags::LookupTable;
+            let mut answers = self.handle.route().get(question).execute();
+            let answer = match request(answers.try_next()).await {
+                Ok(answer) => answer,
+                // Unreachable, or forbidden by a rule.
+                Err(Refusal::Because(_)) => None,
+                Err(refusal) => return Err(kernel_error(&refusal, "say which way packets go")),
+            };
+            let attributes = answer.map(|answer| (answer.header.table, answer.attributes));
+            let (short, attributes) = attributes.unwrap_or_default();
+            let mut way = Way {
+                address,
+                link: None,
+                table: u32::from(short),
+            };
+            for attribute in attributes {
+                match attribute {
+                    RouteAttribute::Oif(index) => way.link = names.get(&index).cloned(),
+                    RouteAttribute::Table(table) => way.table = table,
+                    _ => {}
+                }
+            }
+            ways.push(way);
+        }
+        Ok(ways)
     }
 
     async fn addresses(&self) -> Result<BTreeMap<u32, Vec<Ipv4Net>>, Error> {
@@ -168,6 +216,7 @@ fn link_of(message: &LinkMessage, names: &BTreeMap<u32, String>, bridges: &[u32]
             LinkAttribute::IfAlias(alias) if !alias.is_empty() => {
                 link.alias = Some(alias.clone());
             }
+            LinkAttribute::Mtu(mtu) => link.mtu = Some(*mtu),
             LinkAttribute::LinkInfo(infos) => link.mode = mode_of(infos),
             LinkAttribute::AfSpecUnspec(families) => link.arp_filter = has_arp_filter(families),
             LinkAttribute::Controller(index) if bridges.contains(index) => {

@@ -72,8 +72,12 @@ fn what_is_made_is_what_is_read() {
                 mode: Some("bridge".to_owned()),
                 parent: Some("eth0".to_owned()),
                 mac: Some(mac),
+                mtu: Some(1500),
                 ..Link::default()
             };
+            assert_eq!(link(&netlink, "shim").await, expected);
+            assert_eq!(words(netlink.set_mtu("shim", 1400).await), "");
+            expected.mtu = Some(1400);
             assert_eq!(link(&netlink, "shim").await, expected);
 
             assert_eq!(words(netlink.set_alias("shim", "homelab: shim").await), "");

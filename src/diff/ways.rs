@@ -1,0 +1,103 @@
+//! Which way this host's packets to its containers go, and how it stands on the LAN, beside what the plan says. Pure.
+
+use super::links;
+use crate::error::Diagnostic;
+use crate::plan::{Env, Host, Plan, joined};
+use crate::state::{State, Way};
+use ipnet::Ipv4Net;
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+/// The addresses to ask the kernel about: those of running containers, and one of each planned route.
+pub fn asked(plan: &Plan, state: &State) -> Vec<Ipv4Addr> {
+    let networks: Vec<String> = plan.envs.iter().map(Env::network).collect();
+    let containers = state
+        .docker
+        .containers
+        .iter()
+        .filter(|one| one.is_running());
+    let endpoints = containers.flat_map(|container| &container.networks);
+    let endpoints = endpoints.filter(|(network, _)| networks.contains(network));
+    let mut asked: Vec<Ipv4Addr> = endpoints
+        .filter_map(|(_, endpoint)| endpoint.address)
+        .collect();
+    asked.extend(plan.envs.iter().filter_map(|env| {
+        let own = state.own_addresses();
+        env.range.addresses().find(|address| !own.contains(address))
+    }));
+    asked.sort_unstable();
+    asked.dedup();
+    asked
+}
+
+/// Packets that do not go by the shim although its route is as planned.
+pub fn astray(plan: &Plan, host: &Host, state: &State) -> Vec<Diagnostic> {
+    let has_routes = links::shim_routes(plan, host).all(|route| state.routes.contains(&route));
+    if !has_routes {
+        return Vec::new();
+    }
+    let astray = state.ways.iter();
+    let astray = astray.filter(|way| way.link.as_ref() != Some(&plan.shim_name));
+    let mut by_way: BTreeMap<(Option<&str>, u32), Vec<Ipv4Addr>> = BTreeMap::new();
+    for Way {
+        address,
+        link,
+        table,
+    } in astray
+    {
+        let addresses = by_way.entry((link.as_deref(), *table)).or_default();
+        addresses.push(*address);
+    }
+    let sentence = |((link, table), addresses): ((Option<&str>, u32), Vec<Ipv4Addr>)| {
+        let to = joined(&addresses, ", ");
+        let shim = &plan.shim_name;
+        match link {
+            Some(link) => Diagnostic::error(
+                format!(
+                    "packets to {to} leave by `{link}` and not by `{shim}`: table {table} says so"
+                ),
+                format!(
+                    "`ip rule` and `ip route show table {table}` show what; take it away, or keep {} out of it",
+                    joined(&plan.routes, ", ")
+                ),
+            ),
+            None => Diagnostic::error(
+                format!("this host may not send packets to {to}: a rule or a route forbids it"),
+                format!("`ip rule` and `ip route get {to}` show what; take it away"),
+            ),
+        }
+    };
+    by_way.into_iter().map(sentence).collect()
+}
+
+/// How the host stands on the LAN otherwise than the plan says: its prefix, and its way out.
+pub fn beside_the_plan(plan: &Plan, host: &Host, state: &State) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    let own = |net: &&Ipv4Net| net.addr() == host.address;
+    for link in &state.links {
+        let other = link.addresses.iter().filter(own);
+        let other = other.filter(|net| net.prefix_len() != plan.subnet.prefix_len());
+        found.extend(other.map(|net| {
+            Diagnostic::error(
+                format!(
+                    "link `{}` has {net}, and the plan's subnet is {}",
+                    link.name, plan.subnet
+                ),
+                "correct `subnet` in `[network]`, or the address of this host",
+            )
+        }));
+        let has_own = link.addresses.iter().any(|net| own(&net));
+        let default = state.routes.iter().filter(|route| {
+            has_own && route.link == link.name && route.destination.prefix_len() == 0
+        });
+        let other = default.filter_map(|route| route.gateway);
+        let other = other.filter(|gateway| *gateway != plan.gateway);
+        found.extend(other.map(|gateway| {
+            Diagnostic::error(
+                format!("this host's way out is {gateway}, and the plan's gateway is {}", plan.gateway),
+                "correct `gateway` in `[network]`, which containers use, or the default route of this host",
+            )
+        }));
+    }
+    found
+}
