@@ -5,6 +5,7 @@ use super::step::LinkAction;
 use super::{Diff, StepId};
 use crate::error::{Diagnostic, Error, none_of};
 use crate::plan::naming::{mac_of, parent_link_alias, parent_link_mac, shim_alias};
+use crate::plan::unit_files::ShimUnit;
 use crate::plan::{Host, Mac, Plan, joined};
 use crate::state::{Link, Route, State};
 use ipnet::Ipv4Net;
@@ -17,6 +18,8 @@ pub(super) struct Target<'a> {
     pub host: &'a Host,
     /// The interface that they stand on.
     pub parent: &'a str,
+    /// The unit that an installed one becomes whose file was not written whole.
+    pub unit: Option<ShimUnit<'a>>,
 }
 
 /// A link that should exist.
@@ -43,7 +46,12 @@ struct Shim {
 
 /// Every link that the plan may want on this host: the shim, and a parent link for each environment.
 fn plannable(target: &Target) -> Vec<WantedLink> {
-    let Target { plan, host, parent } = *target;
+    let Target {
+        plan,
+        host,
+        parent,
+        unit: _,
+    } = *target;
     let shim = WantedLink {
         name: plan.shim_name.clone(),
         parent: parent.to_owned(),

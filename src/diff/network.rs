@@ -6,6 +6,7 @@ use super::links::Target;
 use super::step::{NetworkAction, NewNetwork};
 use super::{Diff, StepId, links, named, preflight, shim, shim_service, slices};
 use crate::error::{Diagnostic, Error, none_of};
+use crate::plan::unit_files::ShimUnit;
 use crate::plan::{Env, Host, Plan, ip_range, pool};
 use crate::state::{Api, Network, State};
 use ipnet::Ipv4Net;
@@ -24,7 +25,7 @@ struct Differences {
 ///
 /// # Errors
 /// Everything that stands in the way; nothing has been changed.
-pub fn up(plan: &Plan, host: &Host, state: &State) -> Result<Diff, Error> {
+pub fn up(plan: &Plan, host: &Host, unit: Option<ShimUnit>, state: &State) -> Result<Diff, Error> {
     let engine = preflight::engine(state);
     let parent = match (preflight::parent(plan, host, state), engine) {
         (Ok(parent), Ok(())) => parent,
@@ -39,7 +40,9 @@ pub fn up(plan: &Plan, host: &Host, state: &State) -> Result<Diff, Error> {
         plan,
         host,
         parent: &parent.name,
+        unit,
     };
+    shim_service::check_whole(&target, state)?;
     converge(&target, &plan.envs, state)
 }
 
@@ -54,6 +57,7 @@ pub fn down(plan: &Plan, host: &Host, state: &State) -> Result<Diff, Error> {
             plan,
             host,
             parent: "",
+            unit: None,
         },
         &[],
         state,
@@ -95,6 +99,7 @@ pub fn ready(plan: &Plan, host: &Host, env: &Env, state: &State) -> Result<(), E
         plan,
         host,
         parent: shim.parent.as_deref().unwrap_or_default(),
+        unit: None,
     };
     let differences = differences(&target, env, network);
     if differences.texts.is_empty() {

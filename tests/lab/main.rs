@@ -15,6 +15,7 @@ mod compose;
 mod compose_home;
 mod engine_faults;
 mod faults;
+mod files;
 mod growth;
 mod home;
 mod isolation;
