@@ -6,7 +6,8 @@ pub mod interrupt;
 pub mod load;
 mod network;
 mod shim;
-mod shim_service;
+mod shim_plan;
+pub mod shim_service;
 mod started;
 mod status;
 mod verify;
@@ -125,24 +126,7 @@ impl Context<'_> {
 
     /// The host of the plan that this machine is.
     fn host(&self, state: &State) -> Result<&Host, Error> {
-        let Some(name) = &self.global.host else {
-            return self.plan.host_at(&state.own_addresses()).ok_or_else(|| {
-                let addresses: Vec<String> = self
-                    .plan
-                    .hosts
-                    .iter()
-                    .map(|host| format!("{} ({})", host.address, host.name))
-                    .collect();
-                Error::new(
-                    format!(
-                        "this machine is no host of the plan: it has none of the addresses {}",
-                        addresses.join(", ")
-                    ),
-                    "correct `[hosts]` (`ip addr` shows this machine's addresses), or name one by `--host`; `homelab network-down` takes away what was made here",
-                )
-            });
-        };
-        host_named(self.plan, name)
+        host_of(self.plan, self.global, state)
     }
 
     /// Prints the steps, and fails with what is in the way of the rest.
@@ -174,6 +158,27 @@ impl Context<'_> {
         progress.end();
         (result, started)
     }
+}
+
+/// The host of the plan that this machine is: the one that was named, else the one whose address it has.
+///
+/// # Errors
+/// When there is none.
+fn host_of<'a>(plan: &'a Plan, global: &Global, state: &State) -> Result<&'a Host, Error> {
+    if let Some(name) = &global.host {
+        return host_named(plan, name);
+    }
+    plan.host_at(&state.own_addresses()).ok_or_else(|| {
+        let hosts = plan.hosts.iter();
+        let addresses = hosts.map(|host| format!("{} ({})", host.address, host.name));
+        Error::new(
+            format!(
+                "this machine is no host of the plan: it has none of the addresses {}",
+                addresses.collect::<Vec<_>>().join(", ")
+            ),
+            "correct `[hosts]` (`ip addr` shows this machine's addresses), or name one by `--host`; `homelab network-down` takes away what was made here",
+        )
+    })
 }
 
 /// The host of that name.

@@ -24,8 +24,8 @@ use crate::state::State;
 
 /// What is wanted of a machine.
 pub enum Request<'a> {
-    /// The shim, the networks and the slices as planned.
-    NetworkUp(&'a Host),
+    /// The shim, the networks and the slices as planned. The unit is what an installed one becomes whose file was not written whole.
+    NetworkUp(&'a Host, Option<ShimUnit<'a>>),
     /// Nothing that [`Request::NetworkUp`] makes.
     NetworkDown(&'a Host),
     /// Services of an environment that run. They are complete.
@@ -34,8 +34,8 @@ pub enum Request<'a> {
     EnvDown(&'a Selection<'a>),
     /// No containers of an environment that the plan does not have any more, or not on this machine.
     UnplannedEnvDown(&'a str),
-    /// The shim alone.
-    ShimUp(&'a Host),
+    /// The shim alone; the unit as for [`Request::NetworkUp`].
+    ShimUp(&'a Host, Option<ShimUnit<'a>>),
     /// No shim.
     ShimDown,
     /// The unit that keeps the shim alive.
@@ -54,7 +54,7 @@ pub enum Request<'a> {
 /// Everything that stands in the way; nothing has been changed.
 pub fn diff(request: &Request, plan: &Plan, state: &State) -> Result<Diff, Error> {
     match request {
-        Request::NetworkUp(host) => network::up(plan, host, state),
+        Request::NetworkUp(host, unit) => network::up(plan, host, *unit, state),
         Request::NetworkDown(host) => network::down(plan, host, state),
         Request::EnvUp(selection, services) => {
             preflight::engine(state)?;
@@ -69,7 +69,7 @@ pub fn diff(request: &Request, plan: &Plan, state: &State) -> Result<Diff, Error
             preflight::engine(state)?;
             Ok(containers::down_unplanned(plan, env, state))
         }
-        Request::ShimUp(host) => shim::up(plan, host, state),
+        Request::ShimUp(host, unit) => shim::up(plan, host, *unit, state),
         Request::ShimDown => Ok(shim::down(plan, state)),
         Request::ShimInstall(host, unit) => shim::install(plan, host, unit, state),
         Request::ShimUninstall => shim::uninstall(plan, state),

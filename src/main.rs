@@ -17,7 +17,8 @@
 //! ```
 //!
 //! `input`, `plan` and `diff` are pure. `observe` reads, `apply` changes, `report` prints; `system` alone talks to the kernel, to
-//! systemd and to the Engine. There is no state file: labels and link aliases are the state.
+//! systemd and to the Engine. There is no state file: labels and link aliases are the state. The shim's service alone keeps a copy of
+//! the last homelab.toml that was right.
 
 mod apply;
 mod cli;
@@ -44,6 +45,7 @@ use report::Report;
 use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::Instant;
+use tokio::runtime::{Builder, Runtime};
 
 fn main() -> ExitCode {
     let cli = parse();
@@ -80,14 +82,13 @@ fn run(cli: &Cli, report: Report) -> anyhow::Result<ExitStatus> {
         verify::agent::run(probe.process, probe.address, report::line)?;
         return Ok(ExitStatus::Done);
     }
+    if let Command::Shim(Shim::Run(args)) = &cli.command {
+        let service = commands::shim_service::run(&cli.global, args, report);
+        return Ok(runtime()?.block_on(service)?);
+    }
     let file = PlanFile::read(&cli.global)?;
     let mut sources = file.sources();
-    let services = match &cli.command {
-        // The unit runs this without the right to read secrets.
-        Command::Shim(Shim::Run(_)) => Services::LeftOut,
-        _ => Services::Loaded,
-    };
-    let (plan, warnings) = match file.compile(services, &mut sources) {
+    let (plan, warnings) = match file.compile(Services::Loaded, &mut sources) {
         Ok(compiled) => compiled,
         Err(problems) => {
             report.diagnostics(&problems, &sources);
@@ -108,15 +109,8 @@ fn run(cli: &Cli, report: Report) -> anyhow::Result<ExitStatus> {
         report.diagnostics(&warnings, &sources);
     }
     let begun = Instant::now();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("the kernel gives no event queue")?;
-    let result = runtime.block_on(async {
-        let interrupt = match &cli.command {
-            Command::Shim(Shim::Run(_)) => Interrupt::never(),
-            command => Interrupt::listen(report, command.changes()),
-        };
+    let result = runtime()?.block_on(async {
+        let interrupt = Interrupt::listen(report, cli.command.changes());
         let context = Context {
             file: &file,
             sources: &sources,
@@ -131,9 +125,17 @@ fn run(cli: &Cli, report: Report) -> anyhow::Result<ExitStatus> {
     Ok(result?)
 }
 
+fn runtime() -> anyhow::Result<Runtime> {
+    Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("the kernel gives no event queue")
+}
+
 async fn dispatch(command: &Command, context: &Context<'_>) -> Result<ExitStatus, Error> {
     match command {
-        Command::Check | Command::Probe(_) => Ok(ExitStatus::Done),
+        // These need no more than their arguments, and are done by now.
+        Command::Check | Command::Probe(_) | Command::Shim(Shim::Run(_)) => Ok(ExitStatus::Done),
         Command::Status => context.status().await,
         Command::Verify => context.verify().await,
         Command::NetworkUp(args) => context.network_up(args).await,
@@ -147,6 +149,5 @@ async fn dispatch(command: &Command, context: &Context<'_>) -> Result<ExitStatus
         Command::Shim(Shim::Uninstall(args)) => context.shim_uninstall(args).await,
         Command::Shim(Shim::Up(args)) => context.shim_up(args).await,
         Command::Shim(Shim::Down(args)) => context.shim_down(args).await,
-        Command::Shim(Shim::Run(args)) => context.shim_run(args).await,
     }
 }

@@ -10,12 +10,15 @@ pub use docker::{
 
 use crate::error::Diagnostic;
 use crate::plan::Mac;
-use crate::plan::naming::{self, FILE_MARK, LINK_ALIAS_PREFIX};
+use crate::plan::naming::{self, LINK_ALIAS_PREFIX};
 use crate::plan::unit_files;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+
+/// Stands for the text of a file that cannot be read or is none, as a unit that leads to /dev/null: somebody else's.
+pub const NOT_READ: &str = "(not read)";
 
 /// Everything that was observed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -153,6 +156,8 @@ pub struct InstalledShim {
     pub stale: bool,
     /// The units of the network managers that are installed, and whether they run.
     pub managers: BTreeMap<String, bool>,
+    /// The folders in which it keeps its copy of homelab.toml that there are, and the links to them.
+    pub state: Vec<String>,
 }
 
 /// A slice.
@@ -234,18 +239,17 @@ impl InstalledShim {
         self.files.get(path).map(String::as_str)
     }
 
-    /// Whether homelab installed it: the unit's file says so.
+    /// Whether homelab installed it: the unit's file says so, or was not written whole.
     pub fn is_installed(&self) -> bool {
         let text = self.file(&unit_files::path(naming::SHIM_UNIT));
-        text.is_some_and(|text| text.starts_with(FILE_MARK))
+        text.is_some_and(unit_files::is_ours)
     }
 }
 
 impl Slice {
-    /// Whether homelab made it: its file says so.
+    /// Whether homelab made it: its file says so, or was not written whole.
     pub fn is_ours(&self) -> bool {
-        self.file
-            .as_ref()
-            .is_some_and(|text| text.starts_with(FILE_MARK))
+        let text = self.file.as_deref();
+        self.name != naming::PARENT_SLICE && text.is_some_and(unit_files::is_ours)
     }
 }

@@ -1,6 +1,7 @@
 //! The systems of this machine: the only users of their crates. What they refuse becomes our own sentences here.
 //!
-//! What changes the machine, complete; nobody calls it but `apply`, and a test holds this list against the code:
+//! What changes the machine, complete; nobody calls it but `apply`, the last one but the shim's service, and a test holds this
+//! list against the code:
 //!
 //! - `Netlink::carry_out`
 //! - `systemd::carry_out`
@@ -8,11 +9,14 @@
 //! - `Engine::carry_out_volume`
 //! - `Engine::carry_out_image`
 //! - `Engine::carry_out_container`
+//! - `PlanCopy::keep`
 
 pub mod arp;
 pub mod cgroups;
 pub mod docker;
+mod files;
 pub mod netlink;
+pub mod plan_copy;
 pub mod systemd;
 pub mod turn;
 

@@ -30,11 +30,6 @@ impl Interrupt {
         Self(raised)
     }
 
-    /// What is never raised: the shim's service ends in its own way.
-    pub fn never() -> Self {
-        Self(watch::channel(false).1)
-    }
-
     /// Over when it was raised.
     pub async fn raised(&self) {
         if self.0.clone().wait_for(|raised| *raised).await.is_err() {

@@ -8,6 +8,7 @@ use crate::plan::{self, Plan, Services};
 use std::path::{Component, Path, PathBuf};
 
 /// homelab.toml.
+#[derive(Debug, PartialEq, Eq)]
 pub struct PlanFile {
     path: PathBuf,
     text: String,
@@ -38,6 +39,16 @@ impl PlanFile {
                 "name the file by `--config FILE`, or by the variable HOMELAB_CONFIG",
             )),
         }
+    }
+
+    /// A file of that text, wherever that came from.
+    pub fn with_text(path: PathBuf, text: String) -> Self {
+        Self { path, text }
+    }
+
+    /// All of its text.
+    pub fn text(&self) -> &str {
+        &self.text
     }
 
     /// The texts of all files; only this one so far.

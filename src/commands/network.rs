@@ -18,7 +18,9 @@ impl Context<'_> {
         let (machine, state) = observe::machine(self.plan).await?;
         let host = self.host(&state)?;
         self.check_the_units_file(args, &state)?;
-        let request = Request::NetworkUp(host);
+        let paths = self.unit_paths().ok();
+        let unit = paths.as_ref().map(|paths| paths.unit(host));
+        let request = Request::NetworkUp(host, unit);
         self.check_shim_is_free(args, host, &request, &state)
             .await?;
         self.converge(args, &request, (&machine, &state)).await

@@ -1,8 +1,7 @@
 //! The shim alone, and its service.
 
 use super::Context;
-use super::shim_service::ShimService;
-use crate::cli::{ChangeArgs, Run};
+use crate::cli::ChangeArgs;
 use crate::diff::{self, Request, preflight};
 use crate::error::{Diagnostic, Error, ExitStatus};
 use crate::observe;
@@ -10,7 +9,6 @@ use crate::plan::Host;
 use crate::plan::naming::SHIM_UNIT;
 use crate::plan::unit_files::{self, ShimUnit};
 use crate::state::State;
-use crate::system::netlink::Netlink;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -24,7 +22,9 @@ impl Context<'_> {
         let (machine, state) = observe::machine(self.plan).await?;
         let host = self.host(&state)?;
         self.check_the_units_file(args, &state)?;
-        let request = Request::ShimUp(host);
+        let paths = self.unit_paths().ok();
+        let unit = paths.as_ref().map(|paths| paths.unit(host));
+        let request = Request::ShimUp(host, unit);
         self.check_shim_is_free(args, host, &request, &state)
             .await?;
         self.converge(args, &request, (&machine, &state)).await
@@ -49,14 +49,9 @@ impl Context<'_> {
         let _turn = self.turn(args).await?;
         let (machine, state) = observe::machine(self.plan).await?;
         let host = self.host(&state)?;
-        let (program, file) = (own_path()?, self.file.without_parents());
-        check_readable(&file)?;
-        let unit = ShimUnit {
-            program: text_of(&program)?,
-            file: text_of(&file)?,
-            host: &host.name,
-        };
-        let request = Request::ShimInstall(host, unit);
+        let paths = self.unit_paths()?;
+        check_readable(Path::new(&paths.file))?;
+        let request = Request::ShimInstall(host, paths.unit(host));
         self.check_shim_is_free(args, host, &request, &state)
             .await?;
         self.converge(args, &request, (&machine, &state)).await
@@ -73,27 +68,16 @@ impl Context<'_> {
             .await
     }
 
-    /// `homelab shim run`: ends when it is told to stop.
+    /// What a unit of this program and this file names.
     ///
     /// # Errors
-    /// When this host is not known, or the kernel cannot be listened to.
-    pub async fn shim_run(&self, run: &Run) -> Result<ExitStatus, Error> {
-        let netlink = Netlink::connect()?;
-        let links = observe::links(&netlink).await?;
-        if !links.net_admin {
-            return Err(Error::new(
-                "not permitted to change links, addresses and routes",
-                "run homelab as root, or have systemd run this: `homelab shim install`",
-            ));
-        }
-        let host = self.host(&links)?;
-        let service = ShimService {
-            plan: self.plan,
-            host,
-            parent_links: &run.parent_links,
-            report: self.report,
-        };
-        service.run(netlink).await
+    /// Where a unit cannot run this program, or cannot name one of the two.
+    pub(super) fn unit_paths(&self) -> Result<UnitPaths, Error> {
+        let (program, file) = (own_path()?, self.file.without_parents());
+        Ok(UnitPaths {
+            program: text_of(&program)?.to_owned(),
+            file: text_of(&file)?.to_owned(),
+        })
     }
 
     /// Whether another machine has the address of a shim that is about to be made: two that answer for one address break
@@ -151,6 +135,23 @@ impl Context<'_> {
     }
 }
 
+/// The absolute paths of this program and of homelab.toml.
+pub(super) struct UnitPaths {
+    program: String,
+    file: String,
+}
+
+impl UnitPaths {
+    /// The unit on a host of the plan.
+    pub(super) fn unit<'a>(&'a self, host: &'a Host) -> ShimUnit<'a> {
+        ShimUnit {
+            program: &self.program,
+            file: &self.file,
+            host: &host.name,
+        }
+    }
+}
+
 /// The absolute path of this program, for a unit to run.
 ///
 /// # Errors
@@ -185,7 +186,7 @@ fn check_readable(file: &Path) -> Result<(), Error> {
         ));
     }
     // Of these folders the unit sees nothing but the file.
-    let is_shown = ["/home", "/run/user"]
+    let is_shown = unit_files::HIDDEN_FOLDERS
         .iter()
         .any(|folder| file.starts_with(folder));
     let is_open = |path: &Path, bits: u32| {

@@ -1,13 +1,14 @@
 //! What the unit of the shim runs: makes the links, tells systemd so, listens to the kernel, and puts back what disappears.
 
+use super::shim_plan::{PlanSource, Poll, ServicePlan};
 use crate::apply::{self, Event};
+use crate::cli::{Global, Run};
 use crate::diff::{self, Diff, Request, preflight};
 use crate::error::{Diagnostic, Error, ExitStatus};
 use crate::observe;
-use crate::plan::{Host, Plan};
 use crate::report::Report;
 use crate::system::netlink::Netlink;
-use crate::system::{Machine, systemd};
+use crate::system::{Machine, cgroups, systemd};
 use futures_util::StreamExt as _;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -26,16 +27,49 @@ const CALM_AFTER: Duration = Duration::from_secs(10);
 /// The longest pause between two repairs, and between two attempts that fail.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
+/// How often a file is read again that was not right.
+const POLL_TIME: Duration = Duration::from_secs(1);
+
+/// `homelab shim run`: keeps the links until it is told to stop.
+///
+/// # Errors
+/// When the kernel cannot be listened to, or this process may not change links. Where a person runs it, also when the file is not
+/// right; the service waits until it is.
+pub async fn run(global: &Global, args: &Run, report: Report) -> Result<ExitStatus, Error> {
+    let netlink = Netlink::connect()?;
+    let links = observe::links(&netlink).await?;
+    let (source, kept) = match PlanSource::open(global, report, &links) {
+        Ok(opened) => opened,
+        Err(Some(error)) => return Err(error),
+        Err(None) => return Ok(ExitStatus::Usage),
+    };
+    if !links.net_admin {
+        return Err(Error::new(
+            "not permitted to change links, addresses and routes",
+            "run homelab as root, or have systemd run this: `homelab shim install`",
+        ));
+    }
+    let mut service = ShimService {
+        source,
+        kept,
+        parent_links: &args.parent_links,
+        report,
+    };
+    let machine = Machine {
+        netlink,
+        engine: None,
+    };
+    service.run(&machine).await
+}
+
 /// What is kept.
-pub struct ShimService<'a> {
-    /// The address plan.
-    pub plan: &'a Plan,
-    /// This host.
-    pub host: &'a Host,
+struct ShimService<'a> {
+    source: PlanSource<'a>,
+    /// The plan; `None` while there is none.
+    kept: Option<ServicePlan>,
     /// Links that Docker's networks stand on.
-    pub parent_links: &'a [String],
-    /// How to print.
-    pub report: Report,
+    parent_links: &'a [String],
+    report: Report,
 }
 
 /// What a look at the links came to.
@@ -48,31 +82,33 @@ enum Look {
     Failed(Error),
 }
 
+/// What is done about a file that was read again.
+enum Follow {
+    Nothing,
+    Look,
+    /// The process ends, and systemd starts another one; the links stay.
+    StartAnew,
+}
+
 impl ShimService<'_> {
     /// Keeps the links until the process is told to stop, and removes them then.
-    ///
-    /// # Errors
-    /// When the kernel cannot be listened to, or the links cannot be removed.
-    pub async fn run(&self, netlink: Netlink) -> Result<ExitStatus, Error> {
-        let machine = Machine {
-            netlink,
-            engine: None,
-        };
+    async fn run(&mut self, machine: &Machine) -> Result<ExitStatus, Error> {
         let (mut terminate, mut interrupt) = (
             listen(SignalKind::terminate())?,
             listen(SignalKind::interrupt())?,
         );
         // Before the first look, so that nothing is missed in between.
         let mut changes = Netlink::subscribe()?;
-        let mut repairs = RepairState::new(self);
+        let mut repairs = RepairState::new(self.report, !self.parent_links.is_empty());
+        let mut poll = Instant::now() + POLL_TIME;
         loop {
-            let look = self.look(&machine).await;
-            let (mut due, pause) = repairs.after(look);
+            let look = self.look(machine).await;
+            let (mut due, pause) = repairs.after(look, self);
             let mut earliest = Instant::now() + pause;
             loop {
                 tokio::select! {
-                    _ = terminate.recv() => return self.release(&machine).await,
-                    _ = interrupt.recv() => return self.release(&machine).await,
+                    _ = terminate.recv() => return self.release(machine).await,
+                    _ = interrupt.recv() => return self.release(machine).await,
                     change = changes.next() => {
                         if change.is_none() {
                             return Err(Error::new(
@@ -84,23 +120,57 @@ impl ShimService<'_> {
                         earliest = earliest.max(Instant::now() + COLLECT_TIME);
                     }
                     () = sleep_until(earliest), if due => break,
-                    () = sleep_until(repairs.deadline), if !repairs.is_ready => repairs.ready(false),
+                    () = sleep_until(repairs.deadline), if !repairs.is_ready => repairs.ready(None),
+                    () = sleep_until(poll), if self.source.refused().is_some() => {
+                        poll = Instant::now() + POLL_TIME;
+                        match self.poll(machine).await? {
+                            Follow::Nothing => {}
+                            Follow::Look => break,
+                            Follow::StartAnew => return Ok(ExitStatus::Done),
+                        }
+                    }
                 }
             }
         }
     }
 
+    /// Reads a file again that was not right, and follows it when it is.
+    async fn poll(&mut self, machine: &Machine) -> Result<Follow, Error> {
+        let links = observe::links(&machine.netlink).await?;
+        let next = match self.source.poll(&links) {
+            Poll::Same => return Ok(Follow::Nothing),
+            Poll::Refused => return Ok(Follow::Look),
+            Poll::OutOfView => {
+                self.report
+                    .note("systemd starts the service anew, so that it sees the file");
+                return Ok(Follow::StartAnew);
+            }
+            Poll::Right(next) => *next,
+        };
+        self.report
+            .note("the file is right again; the shim is kept by it");
+        let had = self.kept.as_ref().map(|kept| kept.plan.shim_name.as_str());
+        if had.is_some_and(|name| name != next.plan.shim_name) {
+            self.remove_links(machine).await?;
+        }
+        self.kept = Some(next);
+        Ok(Follow::Look)
+    }
+
     /// Looks at the links and makes them as planned.
     async fn look(&self, machine: &Machine) -> Look {
+        let Some(ServicePlan { plan, host }) = &self.kept else {
+            return Look::Waiting(self.source.missing());
+        };
         let state = match observe::links(&machine.netlink).await {
             Ok(state) => state,
             Err(error) => return Look::Failed(error),
         };
-        if let Err(missing) = preflight::parent_there(self.plan, self.host, &state) {
+        if let Err(missing) = preflight::parent_there(plan, host, &state) {
             return Look::Waiting(missing);
         }
-        let request = Request::ShimRun(self.host, self.parent_links);
-        let diff = match diff::diff(&request, self.plan, &state) {
+        let request = Request::ShimRun(host, self.parent_links);
+        let diff = match diff::diff(&request, plan, &state) {
             Ok(diff) => diff,
             Err(error) => return Look::Failed(error),
         };
@@ -112,11 +182,26 @@ impl ShimService<'_> {
 
     async fn release(&self, machine: &Machine) -> Result<ExitStatus, Error> {
         systemd::status("removing the links");
+        self.remove_links(machine).await?;
+        Ok(ExitStatus::Done)
+    }
+
+    async fn remove_links(&self, machine: &Machine) -> Result<(), Error> {
+        let Some(ServicePlan { plan, .. }) = &self.kept else {
+            return Ok(());
+        };
         let state = observe::links(&machine.netlink).await?;
         let request = Request::ShimRelease(self.parent_links);
-        let diff = diff::diff(&request, self.plan, &state)?;
-        self.apply(&diff, machine).await?;
-        Ok(ExitStatus::Done)
+        let diff = diff::diff(&request, plan, &state)?;
+        self.apply(&diff, machine).await
+    }
+
+    /// How the shim is, when it is there.
+    fn is_there(&self) -> String {
+        match self.source.refused() {
+            None => "the shim is there".to_owned(),
+            Some(what) => format!("the shim is there, by the last plan that was right: {what}"),
+        }
     }
 
     async fn apply(&self, diff: &Diff, machine: &Machine) -> Result<(), Error> {
@@ -139,14 +224,17 @@ fn listen(kind: SignalKind) -> Result<Signal, Error> {
 }
 
 /// What was said, and how often something had to be put back.
-struct RepairState<'a> {
-    service: &'a ShimService<'a>,
+struct RepairState {
+    report: Report,
+    has_parent_links: bool,
     /// systemd knows that the links are there, or that they will not be soon.
     is_ready: bool,
     /// When systemd is told in any case.
     deadline: Instant,
     /// The links were there once.
     were_there: bool,
+    /// Since when the links are away; `None` while they are there.
+    absence: Option<Absence>,
     /// What was said last, so that nothing is said twice.
     said: Vec<Diagnostic>,
     /// Attempts that failed, one after another.
@@ -154,13 +242,34 @@ struct RepairState<'a> {
     pace: Pace,
 }
 
-impl<'a> RepairState<'a> {
-    fn new(service: &'a ShimService<'a>) -> Self {
+/// A time without the links.
+struct Absence {
+    /// The dockerd that ran when it began.
+    engine: Option<String>,
+}
+
+impl Absence {
+    fn begun() -> Self {
+        let engine = cgroups::engine_process();
+        Self { engine }
+    }
+
+    /// Whether a dockerd was started meanwhile, which looked for the parents of its networks in vain.
+    fn missed_by_engine(&self) -> bool {
+        let engine = cgroups::engine_process();
+        engine.is_some() && engine != self.engine
+    }
+}
+
+impl RepairState {
+    fn new(report: Report, has_parent_links: bool) -> Self {
         Self {
-            service,
+            report,
+            has_parent_links,
             is_ready: false,
             deadline: Instant::now() + READY_TIMEOUT,
             were_there: false,
+            absence: Some(Absence::begun()),
             said: Vec::new(),
             failures: 0,
             pace: Pace::default(),
@@ -168,10 +277,11 @@ impl<'a> RepairState<'a> {
     }
 
     /// Whether there must be another look without anything having changed, and how long to wait for the next one at least.
-    fn after(&mut self, look: Look) -> (bool, Duration) {
+    fn after(&mut self, look: Look, service: &ShimService) -> (bool, Duration) {
         match look {
-            Look::AsPlanned(steps) => (false, self.as_planned(steps)),
+            Look::AsPlanned(steps) => (false, self.as_planned(steps, service)),
             Look::Waiting(Diagnostic { what, hint, .. }) => {
+                self.are_absent();
                 self.say(vec![Diagnostic::warning(
                     format!("waiting: {what}"),
                     hint.unwrap_or_default(),
@@ -179,6 +289,7 @@ impl<'a> RepairState<'a> {
                 (false, Duration::ZERO)
             }
             Look::Failed(error) => {
+                self.are_absent();
                 self.say(error.diagnostics);
                 self.failures = self.failures.saturating_add(1);
                 (true, doubled(self.failures))
@@ -186,26 +297,28 @@ impl<'a> RepairState<'a> {
         }
     }
 
-    fn as_planned(&mut self, steps: usize) -> Duration {
+    fn are_absent(&mut self) {
+        self.absence.get_or_insert_with(Absence::begun);
+    }
+
+    fn as_planned(&mut self, steps: usize, service: &ShimService) -> Duration {
         self.failures = 0;
         let waited = !self.said.is_empty();
         self.said.clear();
-        let ShimService {
-            plan, host, report, ..
-        } = self.service;
-        if !self.were_there {
-            report.note(&format!(
+        if let (Some(ServicePlan { plan, host }), false) = (&service.kept, self.were_there) {
+            self.report.note(&format!(
                 "the shim is there: {} on {}",
                 host.shim, plan.shim_name
             ));
         }
-        if self.is_ready && waited && !self.service.parent_links.is_empty() {
-            report.warnings(&[Diagnostic::warning(
+        let absence = self.absence.take();
+        if self.has_parent_links && absence.is_some_and(|absence| absence.missed_by_engine()) {
+            self.report.warnings(&[Diagnostic::warning(
                 "Docker was started without the parent links of its networks",
                 "restart Docker if their containers do not run: `systemctl restart docker`",
             )]);
         } else if self.were_there && waited {
-            report.warnings(&[Diagnostic::warning(
+            self.report.warnings(&[Diagnostic::warning(
                 "the interfaces of containers went with the parent",
                 "start them again: `docker restart $(docker ps -q --filter label=homelab.environment)`",
             )]);
@@ -215,8 +328,8 @@ impl<'a> RepairState<'a> {
         } else {
             Duration::ZERO
         };
-        if !pause.is_zero() {
-            report.warnings(&[Diagnostic::warning(
+        if let (Some(ServicePlan { plan, .. }), false) = (&service.kept, pause.is_zero()) {
+            self.report.warnings(&[Diagnostic::warning(
                 format!(
                     "something takes the shim away again and again; waiting {} s before the next repair",
                     pause.as_secs()
@@ -228,25 +341,24 @@ impl<'a> RepairState<'a> {
             )]);
         }
         self.were_there = true;
-        self.ready(true);
+        self.ready(Some(service.is_there()));
         pause
     }
 
-    /// Tells systemd that it may go on.
-    fn ready(&mut self, is_there: bool) {
-        let status = if is_there {
-            "the shim is there"
-        } else {
-            self.service.report.warnings(&[Diagnostic::warning(
+    /// Tells systemd that it may go on: how the shim is, or that it is not there yet.
+    fn ready(&mut self, is_there: Option<String>) {
+        let status = is_there.unwrap_or_else(|| {
+            self.report.warnings(&[Diagnostic::warning(
                 "the shim is not there yet; what waits for it starts without it",
-                "the shim comes as soon as its parent is there",
+                "the shim comes as soon as it can",
             )]);
-            "waiting for the parent"
-        };
-        if !self.is_ready {
-            systemd::ready(status);
-        } else if is_there {
-            systemd::status(status);
+            let said = self.said.first().map(|said| said.what.clone());
+            said.unwrap_or_else(|| "waiting for the parent".to_owned())
+        });
+        if self.is_ready {
+            systemd::status(&status);
+        } else {
+            systemd::ready(&status);
         }
         self.is_ready = true;
     }
@@ -263,7 +375,7 @@ impl<'a> RepairState<'a> {
         if let Some(Diagnostic { what, .. }) = diagnostics.first() {
             systemd::status(what);
         }
-        self.service.report.warnings(&diagnostics);
+        self.report.warnings(&diagnostics);
         self.said = diagnostics;
     }
 }

@@ -19,7 +19,9 @@ impl Context<'_> {
         let (machine, mut state) = observe::machine(self.plan).await?;
         let host = self.host(&state)?;
         let mut findings = Findings::default();
-        findings.add_host(self.plan, host, &state);
+        let paths = self.unit_paths().ok();
+        let unit = paths.as_ref().map(|paths| paths.unit(host));
+        findings.add_host(self.plan, host, unit, &state);
         if state.docker_missing.is_none() {
             findings.add_unplanned(self.plan, &state);
             for env in &self.plan.envs {

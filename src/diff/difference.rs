@@ -5,7 +5,7 @@ use std::fmt;
 /// Something on the machine, by its kind and name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Object {
-    /// `link`, `file`, `slice`, `unit`, `network`, `volume`, `image` or `container`.
+    /// `link`, `file`, `folder`, `slice`, `unit`, `network`, `volume`, `image` or `container`.
     pub kind: &'static str,
     /// Its name.
     pub name: String,

@@ -7,6 +7,7 @@ use crate::error::{Diagnostic, Error, none_of};
 use crate::plan::naming::{
     PARENT_LINK_PREFIX, mac_of, parent_link_alias, parent_link_mac, shim_alias,
 };
+use crate::plan::unit_files::ShimUnit;
 use crate::plan::{Host, Mac, Plan, joined};
 use crate::state::{Link, Route, State};
 use ipnet::Ipv4Net;
@@ -19,6 +20,8 @@ pub(super) struct Target<'a> {
     pub host: &'a Host,
     /// The interface that they stand on.
     pub parent: &'a str,
+    /// The unit that an installed one becomes whose file was not written whole.
+    pub unit: Option<ShimUnit<'a>>,
 }
 
 /// A link that should exist.
@@ -45,7 +48,12 @@ struct Shim {
 
 /// The shim, and the parent links that are among `parents`, the parents of networks that stay or come.
 pub(super) fn wanted(target: &Target, parents: &BTreeSet<&str>) -> Vec<WantedLink> {
-    let Target { plan, host, parent } = *target;
+    let Target {
+        plan,
+        host,
+        parent,
+        unit: _,
+    } = *target;
     let shim = WantedLink {
         name: plan.shim_name.clone(),
         parent: parent.to_owned(),

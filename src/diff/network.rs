@@ -7,6 +7,7 @@ use super::step::{NetworkAction, NewNetwork};
 use super::{Diff, StepId, links, named, preflight, shim, shim_service, slices};
 use crate::error::{Diagnostic, Error, none_of};
 use crate::plan::naming::{self, PARENT_LINK_PREFIX};
+use crate::plan::unit_files::ShimUnit;
 use crate::plan::{Env, Host, Plan, ip_range, pool};
 use crate::state::{Api, Network, State};
 use ipnet::Ipv4Net;
@@ -25,7 +26,7 @@ struct Differences {
 ///
 /// # Errors
 /// Everything that stands in the way; nothing has been changed.
-pub fn up(plan: &Plan, host: &Host, state: &State) -> Result<Diff, Error> {
+pub fn up(plan: &Plan, host: &Host, unit: Option<ShimUnit>, state: &State) -> Result<Diff, Error> {
     let engine = preflight::engine(state);
     let parent = match (preflight::parent(plan, host, state), engine) {
         (Ok(parent), Ok(())) => parent,
@@ -40,7 +41,9 @@ pub fn up(plan: &Plan, host: &Host, state: &State) -> Result<Diff, Error> {
         plan,
         host,
         parent: &parent.name,
+        unit,
     };
+    shim_service::check_whole(&target, state)?;
     converge(&target, &plan.envs, state)
 }
 
@@ -55,6 +58,7 @@ pub fn down(plan: &Plan, host: &Host, state: &State) -> Result<Diff, Error> {
             plan,
             host,
             parent: "",
+            unit: None,
         },
         &[],
         state,
@@ -96,6 +100,7 @@ pub fn ready(plan: &Plan, host: &Host, env: &Env, state: &State) -> Result<(), E
         plan,
         host,
         parent: shim.parent.as_deref().unwrap_or_default(),
+        unit: None,
     };
     let differences = differences(&target, network);
     if differences.texts.is_empty() {

@@ -128,13 +128,15 @@ fn links_in_use(target: &Target, state: &State) -> Result<Vec<WantedLink>, Error
 ///
 /// # Errors
 /// Everything that stands in the way; nothing has been changed.
-pub fn up(plan: &Plan, host: &Host, state: &State) -> Result<Diff, Error> {
+pub fn up(plan: &Plan, host: &Host, unit: Option<ShimUnit>, state: &State) -> Result<Diff, Error> {
     let parent = preflight::parent(plan, host, state)?;
     let target = Target {
         plan,
         host,
         parent: &parent.name,
+        unit,
     };
+    shim_service::check_whole(&target, state)?;
     let links = links_in_use(&target, state)?;
     let mut diff = Diff::default();
     let parents = links.iter().filter(|link| link.is_parent());
@@ -171,6 +173,7 @@ pub fn install(plan: &Plan, host: &Host, unit: &ShimUnit, state: &State) -> Resu
         plan,
         host,
         parent: &parent.name,
+        unit: Some(*unit),
     };
     let links = links_in_use(&target, state)?;
     shim_service::install(plan, unit, &links, state)
@@ -207,6 +210,7 @@ pub fn reconcile(
         plan,
         host,
         parent: preflight::parent_there(plan, host, state)?,
+        unit: None,
     };
     let parents = parent_links.iter().map(String::as_str).collect();
     let links = links::wanted(&target, &parents);

@@ -8,7 +8,7 @@ use super::{Diff, StepId};
 use crate::error::Error;
 use crate::plan::Plan;
 use crate::plan::naming::SHIM_UNIT;
-use crate::plan::unit_files::{self, MANAGERS, ShimUnit};
+use crate::plan::unit_files::{self, DHCPCD, MANAGERS, ShimUnit, is_cut_off};
 use crate::state::{InstalledShim, State};
 
 /// Takes away what a run left that was killed while it wrote a file.
@@ -20,6 +20,11 @@ pub(super) fn tidy(state: &State, diff: &mut Diff) {
             .because("a run was killed while it wrote it");
         diff.push(UnitAction::RemoveFile { path }, cause, &[]);
     }
+}
+
+/// That a file was not written whole.
+pub(super) fn cut_off(file: Object) -> Difference {
+    file.differs("text", Some("cut off".to_owned()), Some("whole".to_owned()))
 }
 
 /// What installs the unit, enables and starts it. `links` are what it keeps alive.
@@ -89,9 +94,36 @@ pub(super) fn uninstall(state: &State) -> Diff {
             &mut diff,
         );
     }
+    // A stranger's unit of this name has its own.
+    let is_foreign =
+        service.file(&unit_files::path(SHIM_UNIT)).is_some() && !service.is_installed();
+    for path in service.state.iter().filter(|_| !is_foreign) {
+        let path = path.clone();
+        let cause = Object::new("folder", path.as_str())
+            .unplanned()
+            .because("the unit kept its copy of the plan there");
+        diff.push(UnitAction::RemoveFolder { path }, cause, &files.after);
+    }
     let changed = !files.units.is_empty();
     files.reload(changed, service, &mut diff);
     diff
+}
+
+/// Whether an installed unit can be kept as planned: one whose file was not written whole says nothing, and then this program
+/// must be fit for a unit.
+///
+/// # Errors
+/// When it is not.
+pub(super) fn check_whole(target: &Target, state: &State) -> Result<(), Error> {
+    let path = unit_files::path(SHIM_UNIT);
+    let text = state.systemd.shim.file(&path);
+    if target.unit.is_some() || !text.is_some_and(unit_files::has_no_command) {
+        return Ok(());
+    }
+    Err(Error::new(
+        format!("`{path}` was not written whole"),
+        "`homelab shim install` writes it anew",
+    ))
 }
 
 /// What an installed unit needs so that it keeps `links` alive. Returns the steps after which they are as planned.
@@ -108,7 +140,10 @@ pub(super) fn reconcile(
         ..Files::default()
     };
     let path = unit_files::path(SHIM_UNIT);
-    if let Some(installed) = service.file(&path).and_then(ShimUnit::parse) {
+    let text = service.file(&path);
+    let own = text.filter(|text| unit_files::has_no_command(text));
+    let own = own.and(target.unit);
+    if let Some(installed) = text.and_then(ShimUnit::parse).or(own) {
         let unit = ShimUnit {
             host: &target.host.name,
             ..installed
@@ -248,13 +283,19 @@ impl Files {
         }
         let manager = MANAGERS.iter().find(|manager| manager.file == path);
         let object = Object::new("file", path);
+        // An empty file of dhcpcd is somebody's.
+        let own = found.filter(|_| path != DHCPCD);
+        let is_cut_off = |text: &String| own.is_some_and(|found| is_cut_off(found, text));
+        let is_cut_off = text.as_ref().is_some_and(is_cut_off);
         let difference = match (found, &text) {
             (None, _) => object.missing(),
+            (Some(_), Some(_)) if is_cut_off => cut_off(object),
             (Some(_), Some(_)) => object.differs("text", None, None),
             (Some(_), None) => object.unplanned(),
         };
         let cause = match (manager, &text) {
             (Some(manager), Some(_)) if manager.without_ours(found) == text => "homelab's lines go",
+            (_, Some(_)) if is_cut_off => "it was not written whole",
             (Some(_), Some(_)) => "network managers shall leave the shim alone",
             (None, Some(_)) if found.is_none() => "it does not exist",
             (None, Some(_)) => "it changed",

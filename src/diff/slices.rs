@@ -119,7 +119,12 @@ fn difference(slice: &PlannedSlice, found: &Slice) -> Option<Cause> {
         let (found, planned) = (found.to_owned(), planned.to_owned());
         object(&slice.name).differs(field, Some(found), Some(planned))
     };
-    if found.file.as_deref() != Some(unit_files::slice(slice).as_str()) {
+    let (text, planned) = (found.file.as_deref(), unit_files::slice(slice));
+    if text.is_some_and(|text| unit_files::is_cut_off(text, &planned)) {
+        let difference = differs("file", "cut off", "whole");
+        return Some(difference.because("it was not written whole"));
+    }
+    if text != Some(planned.as_str()) {
         let difference = object(&slice.name).differs("file", None, None);
         return Some(difference.because("it changed"));
     }

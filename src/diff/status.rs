@@ -5,6 +5,7 @@ use super::links::shim_routes;
 use super::{Diff, Request, Selection, containers, diff, lan, named, preflight, ways};
 use crate::error::{Diagnostic, Error, Span};
 use crate::plan::naming::{self, SHIM_UNIT};
+use crate::plan::unit_files::ShimUnit;
 use crate::plan::{CompleteService, Env, Host, Isolation, Plan, Service};
 use crate::state::{Container, ContainerHealth, Route, State};
 use std::collections::BTreeMap;
@@ -77,13 +78,13 @@ pub struct Findings {
 
 impl Findings {
     /// Adds what is not as planned of the host itself: the shim, the networks, the isolation.
-    pub fn add_host(&mut self, plan: &Plan, host: &Host, state: &State) {
+    pub fn add_host(&mut self, plan: &Plan, host: &Host, unit: Option<ShimUnit>, state: &State) {
         if let Some(missing) = state.docker_missing.clone() {
             self.add_diagnostic(missing);
-            let up = diff(&Request::ShimUp(host), plan, state);
+            let up = diff(&Request::ShimUp(host, unit), plan, state);
             self.add_result("homelab shim up", up);
         } else {
-            let up = diff(&Request::NetworkUp(host), plan, state);
+            let up = diff(&Request::NetworkUp(host, unit), plan, state);
             self.add_result("homelab network-up", up);
         }
     }

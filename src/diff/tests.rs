@@ -108,7 +108,7 @@ fn diff_with(case: &Case, state: &State) -> Result<Diff, Error> {
         (options.services.clone(), env)
     };
     let request = match &cli.command {
-        Command::NetworkUp(_) => Request::NetworkUp(host),
+        Command::NetworkUp(_) => Request::NetworkUp(host, Some(unit(&host.name))),
         Command::NetworkDown(_) => Request::NetworkDown(host),
         Command::EnvUp(up) => {
             let (named, env) = select(&up.environment);
@@ -127,7 +127,7 @@ fn diff_with(case: &Case, state: &State) -> Result<Diff, Error> {
             };
             return diff(&Request::EnvDown(&selection), plan, state);
         }
-        Command::Shim(Shim::Up(_)) => Request::ShimUp(host),
+        Command::Shim(Shim::Up(_)) => Request::ShimUp(host, Some(unit(&host.name))),
         Command::Shim(Shim::Down(_)) => Request::ShimDown,
         Command::Shim(Shim::Install(_)) => Request::ShimInstall(host, unit(&host.name)),
         Command::Shim(Shim::Uninstall(_)) => Request::ShimUninstall,

@@ -11,6 +11,12 @@ pub const SHIM_LINK: &str = "homelab-shim";
 /// The unit that keeps the shim alive.
 pub const SHIM_UNIT: &str = "homelab-shim.service";
 
+/// The state directory of that unit, in /var/lib (`StateDirectory=`, systemd.exec(5)).
+pub const SHIM_STATE: &str = "homelab-shim";
+
+/// What the unit calls its copy of homelab.toml there.
+pub const PLAN_COPY: &str = "homelab.toml";
+
 /// The slice that all of ours are in: a `-` in the name of a slice is a level of the tree (systemd.slice(5)).
 pub const PARENT_SLICE: &str = "homelab.slice";
 

@@ -1,7 +1,9 @@
 //! What homelab writes for systemd, as text. Pure.
 
 use super::address::joined;
-use super::naming::{FILE_BLOCK, FILE_MARK, NETWORK_MANAGER_FILE, NETWORKD_FILE, SHIM_UNIT};
+use super::naming::{
+    FILE_BLOCK, FILE_MARK, NETWORK_MANAGER_FILE, NETWORKD_FILE, SHIM_STATE, SHIM_UNIT,
+};
 use super::service::is_dns_label;
 use super::{Plan, PlannedSlice};
 use crate::cli::PARENT_LINKS_VARIABLE;
@@ -47,6 +49,30 @@ pub const FOLDER: &str = "/etc/systemd/system";
 /// filter on a running slice when its list becomes empty.
 const NOTHING: &str = "192.0.2.0/24";
 
+/// Folders of which the unit sees nothing but homelab.toml (`ProtectHome=tmpfs`, systemd.exec(5)).
+pub const HIDDEN_FOLDERS: [&str; 3] = ["/home", "/root", "/run/user"];
+
+/// The link by which the shim's unit starts at boot, which `systemctl enable` makes.
+pub fn boot_link() -> String {
+    format!("{FOLDER}/multi-user.target.wants/{SHIM_UNIT}")
+}
+
+/// Where the shim's unit keeps what it wrote: the link, then the folder that it leads to.
+pub fn state_folders() -> [String; 2] {
+    ["/var/lib", "/var/lib/private"].map(|parent| format!("{parent}/{SHIM_STATE}"))
+}
+
+/// Whether the file of this text is ours: it begins with our mark, as all of ours do, or it was cut off within that, as by a power cut
+/// or a full disk.
+pub fn is_ours(text: &str) -> bool {
+    text.starts_with(FILE_MARK) || is_cut_off(text, FILE_MARK)
+}
+
+/// Whether a file of this text is the begin of the text that it should have, or empty.
+pub fn is_cut_off(text: &str, whole: &str) -> bool {
+    text.len() < whole.len() && whole.starts_with(text)
+}
+
 /// The path of a unit's file.
 pub fn path(unit: &str) -> String {
     format!("{FOLDER}/{unit}")
@@ -83,7 +109,7 @@ pub fn slice(slice: &PlannedSlice) -> String {
 }
 
 /// What the unit of the shim is about.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ShimUnit<'a> {
     /// The absolute path of this program.
     pub program: &'a str,
@@ -96,8 +122,7 @@ pub struct ShimUnit<'a> {
 impl<'a> ShimUnit<'a> {
     /// Reads the file of an installed unit; `None` when somebody wrote another command into it.
     pub fn parse(text: &'a str) -> Option<Self> {
-        let mut lines = text.lines();
-        let command = lines.find_map(|line| line.strip_prefix("ExecStart="))?;
+        let command = command(text)?;
         let words: Vec<&str> = command.split(' ').collect();
         let [program, "--config", file, "--host", host, "shim", "run"] = words.as_slice() else {
             return None;
@@ -121,10 +146,22 @@ pub fn is_unit_path(path: &str) -> bool {
     path.starts_with('/') && path.chars().all(fits)
 }
 
+/// The command of a unit; `None` in a text that was cut off before its end.
+fn command(text: &str) -> Option<&str> {
+    let mut lines = text.split_inclusive('\n');
+    lines.find_map(|line| line.strip_prefix("ExecStart=")?.strip_suffix('\n'))
+}
+
+/// Whether the file of an installed unit of ours has no command, so that it was not written whole and nothing can be read from it.
+pub fn has_no_command(text: &str) -> bool {
+    is_ours(text) && command(text).is_none()
+}
+
 /// The file of the shim's unit.
 ///
 /// It has the one right that links need, and a user that is there only as long as it runs. systemd shows it homelab.toml
-/// even where that is in a home folder. It does not name the parent's `.device`, which is not there in a container: it waits by itself.
+/// even where that is in a home folder, and starts it also where that is missing: it has the last plan that was right in its state
+/// directory. It does not name the parent's `.device`, which is not there in a container: it waits by itself.
 pub fn shim(unit: &ShimUnit) -> String {
     let ShimUnit {
         program,
@@ -142,12 +179,13 @@ pub fn shim(unit: &ShimUnit) -> String {
          [Service]\n\
          Type=notify\n\
          ExecStart={program} --config {file} --host {host} shim run\n\
-         Restart=on-failure\n\
+         Restart=always\n\
          RestartSec=1s\n\
-         RestartPreventExitStatus=2\n\
          TimeoutStartSec=90s\n\
          TimeoutStopSec=10s\n\
-         BindReadOnlyPaths={file}\n\
+         StateDirectory={SHIM_STATE}\n\
+         StateDirectoryMode=0700\n\
+         BindReadOnlyPaths=-{file}\n\
          {HARDENING}\
          \n\
          [Install]\n\
@@ -197,9 +235,10 @@ pub fn parent_links_path() -> String {
 
 /// The parent links that an installed unit keeps alive, read from the text of its drop-in.
 pub fn installed_parent_links(text: Option<&str>) -> Vec<String> {
-    let mut lines = text.unwrap_or_default().lines();
+    // A line without an end was cut off.
+    let mut lines = text.unwrap_or_default().split_inclusive('\n');
     let key = format!("Environment={PARENT_LINKS_VARIABLE}=");
-    let list = lines.find_map(|line| line.strip_prefix(&key));
+    let list = lines.find_map(|line| line.strip_prefix(&key)?.strip_suffix('\n'));
     let names = list.into_iter().flat_map(|list| list.split(','));
     names.map(str::to_owned).collect()
 }
@@ -219,7 +258,7 @@ pub fn parent_links(links: &[&str]) -> Option<String> {
 impl Manager {
     /// Whether the file of this text is somebody else's from the first line to the last.
     pub fn is_foreign(self, text: &str) -> bool {
-        self.file != DHCPCD && !text.starts_with(FILE_MARK)
+        self.file != DHCPCD && !is_ours(text)
     }
 
     /// The text of its file when it shall leave the shim and parent links alone.
@@ -284,7 +323,7 @@ mod tests {
         let file = "/srv/my-home_2/~pi/a+b@c.d/homelab.toml";
         assert!(is_unit_path(usual.program) && is_unit_path(usual.file) && is_unit_path(file));
         let text = shim(&usual);
-        assert_eq!(ShimUnit::parse(&text), Some(usual.clone()));
+        assert_eq!(ShimUnit::parse(&text), Some(usual));
         let other = text.replace(usual.file, file);
         let unit = ShimUnit { file, ..usual };
         assert_eq!(shim(&unit), other);

@@ -97,7 +97,7 @@ impl Home {
 
     fn status(&self) -> Status {
         let mut findings = Findings::default();
-        findings.add_host(&self.plan, self.host(), &self.state);
+        findings.add_host(&self.plan, self.host(), None, &self.state);
         for env in &self.plan.envs {
             findings.add_isolation(&self.plan, env, &self.state);
             let selection = Selection::whole(&self.plan, env, self.host());

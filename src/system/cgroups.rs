@@ -33,6 +33,12 @@ pub fn is_populated(cgroup: &str) -> bool {
     !cgroup.is_empty() && events.lines().any(|line| line == POPULATED)
 }
 
+/// The process id of the dockerd that runs, as it wrote it when it was started; `None` where none was since the boot. It tells one start
+/// from another, also to a process that sees nobody else's processes.
+pub fn engine_process() -> Option<String> {
+    fs::read_to_string(ENGINE_PID).ok()
+}
+
 /// Whether one of these containers runs in a scope of systemd and was started by the dockerd that runs now: then its cgroup
 /// driver is `systemd`. For a container that outlived its dockerd (`live-restore`) that says nothing.
 pub fn has_scope_of_running_engine<'a>(ids: impl IntoIterator<Item = &'a str>) -> bool {

@@ -1,23 +1,24 @@
 //! systemd and its files: the only user of systemctl and systemd-run. What they refuse becomes our own sentences here.
 
 use super::cgroups::{CGROUPS, has_service, is_populated};
+use super::files::{self, FINISHED};
 use crate::diff::step::UnitAction;
-use crate::error::{Error, why_unreadable};
-use crate::plan::naming::{PARENT_SLICE, SHIM_UNIT, SLICE_PREFIX, UNFINISHED};
+use crate::error::Error;
+use crate::plan::naming::{
+    PARENT_SLICE, PLAN_COPY, SHIM_STATE, SHIM_UNIT, SLICE_PREFIX, UNFINISHED,
+};
 use crate::plan::unit_files::{self, DHCPCD, MANAGERS};
-use crate::state::{Slice, Systemd};
+use crate::state::{NOT_READ, Slice, Systemd};
 use ipnet::Ipv4Net;
 use sd_notify::NotifyState;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write as _;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
 use tokio::process::Command;
 
-/// The mode of a finished file, and of one whose slice does not follow it yet: changing the mode leaves the time alone by
-/// which systemd sees that it must read a file again.
-const FINISHED: u32 = 0o644;
+/// The mode of the file of a slice whose processes do not follow it yet; then it is [`FINISHED`]. Changing the mode leaves the
+/// time alone by which systemd sees that it must read a file again.
 const PENDING: u32 = 0o600;
 
 const PROPERTIES: &str = "Id,ActiveState,UnitFileState,NeedDaemonReload,DropInPaths,ControlGroup,IPAddressDeny,IPAddressAllow";
@@ -47,6 +48,7 @@ pub async fn observe(wanted: &[String]) -> Result<Systemd, Error> {
     names.sort();
     names.dedup();
     systemd.shim.files = service_files();
+    systemd.shim.state = state_folders();
     systemd.unfinished = unfinished();
     for manager in MANAGERS {
         let is_readable = systemd.shim.files.contains_key(manager.file);
@@ -73,7 +75,7 @@ pub async fn observe(wanted: &[String]) -> Result<Systemd, Error> {
         let runs = matches!(get("ActiveState"), "active" | "activating" | "reloading");
         if unit == SHIM_UNIT {
             systemd.shim.active = runs;
-            systemd.shim.enabled = get("UnitFileState") == "enabled";
+            systemd.shim.enabled = get("UnitFileState") == "enabled" || is_linked();
             systemd.shim.stale = get("NeedDaemonReload") == "yes";
         } else {
             systemd.slices.extend(slice_of(&properties));
@@ -93,7 +95,10 @@ fn service_paths() -> Vec<String> {
 fn unfinished() -> Vec<String> {
     let slices = names_of_files(|name| name.ends_with(UNFINISHED));
     let slices = slices.map(|name| unit_files::path(&name));
-    let others = service_paths().into_iter().map(|path| path + UNFINISHED);
+    let others = service_paths().into_iter().map(|path| {
+        let unfinished = files::unfinished(&files::target(Path::new(&path)));
+        unfinished.to_string_lossy().into_owned()
+    });
     let others = others.filter(|path| Path::new(path).exists());
     slices
         .chain(others)
@@ -112,15 +117,47 @@ fn names_of_files(fits: impl Fn(&str) -> bool) -> impl Iterator<Item = String> {
 /// Those files that homelab may write for the shim's unit that there are.
 fn service_files() -> BTreeMap<String, String> {
     let read = |path: String| {
-        let text = std::fs::read_to_string(&path);
-        match text {
-            Ok(text) => Some((path, text)),
-            // One that cannot be read is somebody's; of dhcpcd's only what can be read is ever written again.
-            Err(_) if path != DHCPCD && Path::new(&path).exists() => Some((path, String::new())),
-            Err(_) => None,
-        }
+        let text = read(Path::new(&path))?;
+        // Of dhcpcd's file only what can be read is ever written again.
+        (path != DHCPCD || text != NOT_READ).then_some((path, text))
     };
     service_paths().into_iter().filter_map(read).collect()
+}
+
+/// The text of a file, [`NOT_READ`] for one that is no text or no file: a unit that leads to /dev/null is masked. `None` where
+/// there is nothing.
+fn read(path: &Path) -> Option<String> {
+    let Ok(found) = std::fs::metadata(path) else {
+        // A link that leads nowhere is something too.
+        return path.is_symlink().then(|| NOT_READ.to_owned());
+    };
+    let text = std::fs::read_to_string(path);
+    Some(match text {
+        Ok(text) if found.is_file() => text,
+        _ => NOT_READ.to_owned(),
+    })
+}
+
+/// Those folders in which the shim's unit keeps its copy of homelab.toml that there are: systemd makes one that belongs to the
+/// unit, and a link to it (`DynamicUser=`, systemd.exec(5)). One that holds anything else is somebody's.
+fn state_folders() -> Vec<String> {
+    let names = [PLAN_COPY.to_owned(), format!("{PLAN_COPY}{UNFINISHED}")];
+    let is_ours = |path: &String| {
+        if let Ok(target) = std::fs::read_link(path) {
+            return target.ends_with(format!("private/{SHIM_STATE}"));
+        }
+        std::fs::read_dir(path).is_ok_and(|entries| {
+            let mut found = entries.flatten().map(|entry| entry.file_name());
+            found.all(|name| names.iter().any(|own| name == own.as_str()))
+        })
+    };
+    let paths = unit_files::state_folders().into_iter();
+    paths.filter(is_ours).collect()
+}
+
+/// Whether the unit starts at boot: the link by which it does is there even when systemd cannot read the unit's file.
+fn is_linked() -> bool {
+    std::fs::symlink_metadata(unit_files::boot_link()).is_ok()
 }
 
 /// The names of all units that could be slices of ours.
@@ -180,15 +217,14 @@ fn slice_of(properties: &Properties) -> Option<Slice> {
     })
 }
 
-/// The text of a unit's file, and whether it is pending. One that may not be read is somebody's.
+/// The text of a unit's file, and whether it is pending.
 fn read_unit(name: &str) -> (Option<String>, bool) {
     let path = unit_files::path(name);
-    let Ok(metadata) = std::fs::metadata(&path) else {
-        return (None, false);
-    };
-    let text = std::fs::read_to_string(&path).unwrap_or_default();
-    let pending = metadata.permissions().mode() & 0o777 != FINISHED;
-    (Some(text), pending)
+    let mode = std::fs::metadata(&path).map(|found| found.permissions().mode() & 0o777);
+    (
+        read(Path::new(&path)),
+        mode.is_ok_and(|mode| mode != FINISHED),
+    )
 }
 
 fn sets_addresses(path: &Path) -> bool {
@@ -210,8 +246,9 @@ pub async fn carry_out(action: &UnitAction) -> Result<(), Error> {
             path,
             text,
             is_new: _,
-        } => write_file(path, text),
-        UnitAction::RemoveFile { path } => remove(path),
+        } => files::write_as_found(Path::new(path), text),
+        UnitAction::RemoveFile { path } => files::remove(Path::new(path)),
+        UnitAction::RemoveFolder { path } => files::remove_folder(Path::new(path)),
         UnitAction::ReloadSystemd => reload().await,
         UnitAction::ReloadManager { name } => reload_manager(name).await,
         UnitAction::Enable { name } => enable(name).await,
@@ -227,7 +264,7 @@ pub async fn carry_out(action: &UnitAction) -> Result<(), Error> {
 /// # Errors
 /// When homelab may not.
 fn write_slice(name: &str, text: &str) -> Result<(), Error> {
-    write(&unit_files::path(name), text, PENDING)
+    files::write(Path::new(&unit_files::path(name)), text, PENDING)
 }
 
 /// Makes the processes of a slice follow its file, which systemd has read.
@@ -248,7 +285,7 @@ async fn apply_slice(name: &str) -> Result<(), Error> {
     }
     let path = unit_files::path(name);
     std::fs::set_permissions(&path, PermissionsExt::from_mode(FINISHED))
-        .map_err(|error| unwritable(&path, &error))
+        .map_err(|error| files::unwritable(Path::new(&path), &error))
 }
 
 /// Makes systemd read its files again.
@@ -317,9 +354,13 @@ async fn enable(unit: &str) -> Result<(), Error> {
 /// # Errors
 /// When systemd refuses.
 async fn disable(unit: &str) -> Result<(), Error> {
-    systemctl(&["disable", "--quiet", unit], &format!("disable `{unit}`"))
-        .await
-        .map(|_| ())
+    let what = format!("disable `{unit}`");
+    let said = systemctl(&["disable", "--quiet", unit], &what).await;
+    // Of a unit whose file is empty systemd says that it is masked, and leaves the link.
+    if is_linked() {
+        return files::remove(Path::new(&unit_files::boot_link()));
+    }
+    said.map(|_| ())
 }
 
 /// Makes a network manager read its files again; no link that it manages goes down.
@@ -353,82 +394,6 @@ fn one_line(status: &str) -> &str {
     status.lines().next().unwrap_or_default()
 }
 
-/// Writes a file of ours, or of a network manager.
-///
-/// # Errors
-/// When homelab may not.
-fn write_file(path: &str, text: &str) -> Result<(), Error> {
-    // A file of somebody else keeps its mode and owner, and its place when the path is a link to it.
-    let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.into());
-    let found = std::fs::metadata(&target).ok();
-    let mode = found
-        .as_ref()
-        .map_or(FINISHED, |found| found.mode() & 0o777);
-    write(&target.to_string_lossy(), text, mode)?;
-    if let Some(found) = found {
-        std::os::unix::fs::chown(&target, Some(found.uid()), Some(found.gid()))
-            .map_err(|error| unwritable(path, &error))?;
-    }
-    Ok(())
-}
-
-/// Writes a file whole or not at all, in a folder that is made when it is missing.
-fn write(path: &str, text: &str, mode: u32) -> Result<(), Error> {
-    let attempt = || {
-        if let Some(folder) = Path::new(path).parent() {
-            std::fs::create_dir_all(folder)?;
-        }
-        let unfinished = format!("{path}{UNFINISHED}");
-        let _ = std::fs::remove_file(&unfinished);
-        let mut file = std::fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(mode)
-            .open(&unfinished)?;
-        file.write_all(text.as_bytes())?;
-        file.set_permissions(PermissionsExt::from_mode(mode))?;
-        file.sync_all()?;
-        std::fs::rename(&unfinished, path)
-    };
-    attempt().map_err(|error| unwritable(path, &error))
-}
-
-/// Removes a file, and its folder when that is empty and belongs to one unit only. A file that is gone is no failure.
-///
-/// # Errors
-/// When homelab may not.
-fn remove(path: &str) -> Result<(), Error> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(unwritable(path, &error));
-        }
-        _ => {}
-    }
-    let folder = Path::new(path).parent();
-    if let Some(folder) = folder.filter(|f| f.extension().is_some_and(|end| end == "d")) {
-        // It stays when others have files in it.
-        let _ = std::fs::remove_dir(folder);
-    }
-    Ok(())
-}
-
-fn unwritable(path: &str, error: &std::io::Error) -> Error {
-    use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem, StorageFull};
-    let (why, hint) = match error.kind() {
-        PermissionDenied => ("not permitted", "run homelab as root"),
-        ReadOnlyFilesystem => (
-            "its file system is read-only",
-            "`mount -o remount,rw /` makes it writable",
-        ),
-        StorageFull => ("the disk is full", "`df` shows what is full"),
-        _ => (
-            why_unreadable(error),
-            "`ls -ld` of the path and its folder may tell why",
-        ),
-    };
-    Error::new(format!("cannot change `{path}`: {why}"), hint)
-}
-
 async fn systemctl(arguments: &[&str], what: &str) -> Result<String, Error> {
     run("systemctl", arguments, what).await
 }
@@ -458,6 +423,22 @@ async fn run(program: &str, arguments: &[&str], what: &str) -> Result<String, Er
             format!("not permitted to {what}"),
             "run homelab as root",
         ));
+    }
+    for (words, why, hint) in [
+        (
+            "No space left on device",
+            "its file system is full",
+            "make room; `df -h /etc` and `df -i /etc` show what is full; then run this again",
+        ),
+        (
+            "Read-only file system",
+            "its file system is read-only",
+            "`findmnt -T /etc/systemd/system` names it; `mount -o remount,rw` with its TARGET makes it writable; then run this again",
+        ),
+    ] {
+        if said.contains(words) {
+            return Err(Error::new(format!("cannot {what}: {why}"), hint));
+        }
     }
     let said = said.lines().next().unwrap_or("it gave no reason");
     Err(Error::new(

@@ -365,7 +365,7 @@ impl Server {
                  docker network ls --format '{{.Name}}'; docker ps -a --format '{{.Names}}'; \
                  systemctl list-units --all --plain --no-legend 'homelab*' | awk '{print $1, $3}'; \
                  find /etc /run/systemd -name '*homelab*' ! -path '/etc/homelab*' | sort; \
-                 ls -d /sys/fs/cgroup/homelab* 2>/dev/null; true",
+                 ls -d /sys/fs/cgroup/homelab* /var/lib/homelab* /var/lib/private/homelab* 2>/dev/null; true",
         )
     }
 

@@ -15,6 +15,7 @@ mod compose;
 mod compose_home;
 mod engine_faults;
 mod faults;
+mod files;
 mod ghosts;
 mod growth;
 mod home;

@@ -134,8 +134,9 @@ fn verify_without_isolation_or_containers(suite: &str) {
     // A container that does not answer proves nothing.
     pi.sh("docker pause whoami-prod store-prod");
     pi.homelab("verify")
-        .exits(0)
-        .says("environment `prod` runs nothing on this host");
+        .exits(3)
+        .says("environment `prod` runs nothing on this host")
+        .says("container `whoami-prod` was not asked and not heard: it is paused");
     pi.sh("docker unpause whoami-prod store-prod");
     let run = pi
         .command("setpriv")
@@ -259,8 +260,8 @@ fn status_shows_what_differs(suite: &str) {
         ),
         (
             "docker pause store-prod",
-            "container store-prod is paused",
-            "docker unpause store-prod",
+            "container store-prod: its state is paused, planned is running",
+            "homelab env-up --env prod",
         ),
     ] {
         pi.sh(damage);

@@ -87,7 +87,7 @@ const WRITES: [&str; 8] = [
 
 /// What of the adapters only asks, or only tells others on the LAN; all else that others may call changes the machine and stands in the
 /// list of system.rs.
-pub const ASKS: [&str; 33] = [
+pub const ASKS: [&str; 36] = [
     "ways",
     "slice_of_process",
     "slices_by_container",
@@ -98,7 +98,10 @@ pub const ASKS: [&str; 33] = [
     "ends",
     "connect",
     "cgroup_driver",
+    "engine_process",
     "has_scope_of_running_engine",
+    "of_this_service",
+    "text",
     "has_service",
     "is_populated",
     "has_net_admin",

@@ -32,6 +32,11 @@ pub enum UnitAction {
         /// Its path.
         path: String,
     },
+    /// Remove a folder of ours with all that is in it, or a link to one.
+    RemoveFolder {
+        /// Its path.
+        path: String,
+    },
     /// Make systemd read its files again.
     ReloadSystemd,
     /// Make a network manager read its files again.
@@ -80,7 +85,9 @@ impl UnitAction {
                 ('~', "change", WORKING, "changed")
             }
             Self::ApplySlice { .. } => ('~', "apply", WORKING, "applied"),
-            Self::RemoveFile { .. } => ('-', "remove", WORKING, "removed"),
+            Self::RemoveFile { .. } | Self::RemoveFolder { .. } => {
+                ('-', "remove", WORKING, "removed")
+            }
             Self::ReloadSystemd | Self::ReloadManager { .. } => {
                 ('~', "reload", WORKING, "reloaded")
             }
@@ -101,6 +108,7 @@ impl UnitAction {
             Self::WriteFile { path, .. } | Self::RemoveFile { path } => {
                 ("file", path.clone(), String::new())
             }
+            Self::RemoveFolder { path } => ("folder", path.clone(), String::new()),
             Self::ReloadSystemd => ("systemd", unit_files::FOLDER.to_owned(), String::new()),
             Self::ReloadManager { name }
             | Self::Enable { name }

@@ -147,6 +147,10 @@ fn ask_systemd(action: &UnitAction, systemd: &mut Systemd) {
             slice.pending = false;
         }
         UnitAction::RemoveFile { path } => remove_file(path, systemd),
+        UnitAction::RemoveFolder { path } => {
+            assert!(!systemd.shim.active, "the service keeps files in {path}");
+            systemd.shim.state.retain(|found| found != path);
+        }
         UnitAction::Stop { name } => stop(name, systemd),
     }
 }
