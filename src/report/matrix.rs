@@ -1,12 +1,13 @@
 //! Who reaches whom, as a table that a person reads at a glance.
 
+mod hint;
+
 use super::{ERROR, FAINT, HINT};
 use super::{Report, err, out};
 use crate::error::Diagnostic;
 use crate::plan::Plan;
-use crate::plan::naming::slice_name;
 use crate::verify::agent::Answer;
-use crate::verify::matrix::{Cell, Matrix, Node, Role, Verdict};
+use crate::verify::matrix::{Cell, Matrix, Node};
 use comfy_table::{Table, presets};
 use serde_json::json;
 
@@ -129,48 +130,10 @@ fn difference(plan: &Plan, matrix: &Matrix, cell: &Cell) {
             wrong.len() - MOST
         ));
     }
-    err(&format!("{HINT}hint:{HINT:#} {}", hint(plan, cell, &wrong)));
-}
-
-fn hint(plan: &Plan, cell: &Cell, wrong: &[(&Node, &Node, Answer)]) -> String {
-    let foreign = wrong
-        .iter()
-        .find(|(source, target, _)| !source.is_ours || !target.is_ours);
-    if let Some((source, target, _)) = foreign {
-        let guest = if source.is_ours { target } else { source };
-        let slice = match &guest.role {
-            Role::Env(env) => slice_name(env),
-            Role::Gateway | Role::Host | Role::Shim => String::new(),
-        };
-        return format!(
-            "homelab did not make `{}`: remove it, or run it with `--cgroup-parent {slice}` on that network",
-            guest.name
-        );
-    }
-    match (cell.planned, &cell.from, &cell.to) {
-        (Verdict::Blocked, Role::Env(from), _) if cell.seen != Some(Verdict::NoAnswer) => format!(
-            "`homelab network-up` puts `{}` in order; if it has nothing to do, `homelab env-up --env {from}` and `docker restart` of what is named above",
-            slice_name(from)
-        ),
-        (_, Role::Host, Role::Env(_)) => {
-            format!(
-                "`homelab network-up` puts `{}` and its route in order",
-                plan.shim_name
-            )
-        }
-        (_, Role::Env(_), Role::Host | Role::Shim) => {
-            format!(
-                "`homelab network-up` puts `{}` in order; a firewall of this host may be in the way",
-                plan.shim_name
-            )
-        }
-        (_, _, Role::Gateway) => {
-            format!("does the router, {}, run and answer pings?", plan.gateway)
-        }
-        _ => {
-            "`homelab status` shows what runs, and `docker logs` why something does not".to_owned()
-        }
-    }
+    err(&format!(
+        "{HINT}hint:{HINT:#} {}",
+        hint::hint(plan, matrix, cell, &wrong)
+    ));
 }
 
 fn sentence(source: &Node, target: &Node, answer: Answer) -> String {
