@@ -44,16 +44,41 @@ pub async fn run(
     let machines = (0..nodes.len()).filter(|place| is_machine(&nodes, *place));
     let mut agents = start(&nodes, machines).await?;
     let questions = questions::questions(&nodes);
-    let mut rest = questions.as_slice();
+    let mut probes = ask_in_waves(&nodes, &mut agents, &questions).await?;
+    let again: Vec<Question> = probes
+        .iter()
+        .filter(|probe| may_be_lost(&nodes, probe))
+        .map(|probe| (probe.source, probe.target))
+        .collect();
+    probes.extend(ask_in_waves(&nodes, &mut agents, &again).await?);
+    // Of two answers the one that came.
+    probes.sort_unstable_by_key(|probe| (probe.source, probe.target, !probe.answer.any()));
+    probes.dedup_by_key(|probe| (probe.source, probe.target));
+    Ok(Matrix::new(plan, nodes, &probes))
+}
+
+/// Whether what was sent or the answer may have got lost. A request for a hardware address goes to every container, so that
+/// among hundreds of them, on a busy machine, queues overflow (`net.core.netdev_max_backlog`); the kernel sends it again after a
+/// second only. Those of other hosts may not run.
+fn may_be_lost(nodes: &[Node], probe: &Probe) -> bool {
+    let Probe { target, answer, .. } = probe;
+    !answer.any() && !answer.refused && nodes.get(*target).is_some_and(|node| node.is_here)
+}
+
+async fn ask_in_waves(
+    nodes: &[Node],
+    agents: &mut BTreeMap<usize, Agent>,
+    questions: &[Question],
+) -> Result<Vec<Probe>, Error> {
+    let mut rest = questions;
     let mut probes = Vec::new();
     while !rest.is_empty() {
-        let count = questions::wave(&nodes, rest, room_for_neighbours());
+        let count = questions::wave(nodes, rest, room_for_neighbours());
         let (wave, later) = rest.split_at(count.max(1).min(rest.len()));
-        probes.extend(ask(&nodes, &mut agents, wave).await?);
+        probes.extend(ask(nodes, agents, wave).await?);
         rest = later;
     }
-    probes.sort_unstable_by_key(|probe: &Probe| (probe.source, probe.target));
-    Ok(Matrix::new(plan, nodes, &probes))
+    Ok(probes)
 }
 
 fn is_machine(nodes: &[Node], place: usize) -> bool {

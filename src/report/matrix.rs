@@ -93,7 +93,12 @@ fn objects(matrix: &Matrix) {
                     matrix.nodes.get(probe.source)?,
                     matrix.nodes.get(probe.target)?,
                 );
-                let Answer { tcp, udp, ping } = probe.answer;
+                let Answer {
+                    tcp,
+                    udp,
+                    ping,
+                    refused: _,
+                } = probe.answer;
                 Some(json!({
                     "source": source.name, "target": target.name, "address": target.address,
                     "tcp": tcp, "udp": udp, "ping": ping,
@@ -137,7 +142,12 @@ fn difference(plan: &Plan, matrix: &Matrix, cell: &Cell) {
 }
 
 fn sentence(source: &Node, target: &Node, answer: Answer) -> String {
-    let Answer { tcp, udp, ping } = answer;
+    let Answer {
+        tcp,
+        udp,
+        ping,
+        refused: _,
+    } = answer;
     let named = [(tcp, "tcp"), (udp, "udp"), (ping, "ping")];
     let by: Vec<&str> = named
         .iter()

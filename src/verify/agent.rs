@@ -65,6 +65,10 @@ pub struct Target {
 
 /// By which protocols an answer came.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "one for each protocol, each of which may answer alone"
+)]
 pub struct Answer {
     /// A connection was made.
     pub tcp: bool,
@@ -72,12 +76,20 @@ pub struct Answer {
     pub udp: bool,
     /// An echo reply came.
     pub ping: bool,
+    /// The kernel said that it lets nothing out, so to ask again is no use.
+    #[serde(default)]
+    pub refused: bool,
 }
 
 impl Answer {
     /// Whether there was any.
     pub fn any(self) -> bool {
-        let Self { tcp, udp, ping } = self;
+        let Self {
+            tcp,
+            udp,
+            ping,
+            refused: _,
+        } = self;
         tcp || udp || ping
     }
 
@@ -254,7 +266,8 @@ async fn probe(target: &Target) -> Answer {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => not_refused -= 1,
             Err(_) => {}
         }
-        if answer.any() || not_refused == 0 {
+        answer.refused = not_refused == 0;
+        if answer.any() || answer.refused {
             end = end.min(Instant::now() + SETTLED_TIMEOUT);
         }
     }

@@ -33,8 +33,8 @@ fn proof(reached: &[(usize, usize)]) -> Matrix {
             let ping = reached.contains(&(source, target));
             let answer = Answer {
                 tcp: ping && target != 4,
-                udp: false,
                 ping,
+                ..Answer::default()
             };
             Probe {
                 source,
