@@ -1,26 +1,31 @@
-//! Proves with packets who can reach whom: starts a process in every container of the environments, has all of them ask each
-//! other, and compares the answers with the plan.
+//! Proves with packets who can reach whom: starts processes in the containers of the environments, has them ask each other, and
+//! compares the answers with the plan.
 
 pub mod agent;
+mod agents;
 pub mod matrix;
+mod questions;
 
 use crate::error::Error;
 use crate::plan::{Host, Plan};
 use crate::state::State;
 use crate::system::Machine;
+use crate::system::cgroups;
 use crate::system::docker::Engine;
-use crate::verify::agent::{Answer, Ports, Target};
-use futures_util::future::try_join_all;
+use crate::system::netlink::room_for_neighbours;
+use crate::verify::agent::{Ports, Target};
+use agents::Agent;
+use futures_util::future::{join_all, try_join_all};
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use matrix::{Matrix, Node, Probe, Role};
-use std::process::Stdio;
-use std::time::Duration;
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use questions::Question;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 
-/// How long a process in a container may take for one answer; it asks for a second and a half.
-const AGENT_TIMEOUT: Duration = Duration::from_secs(20);
+/// How many containers the Engine is asked about at once; each question is a connection.
+const QUESTIONS_TO_ENGINE: usize = 16;
 
-/// Asks everybody about everybody.
+/// Has everybody asked that must be, wave by wave: so many as the kernel's table of neighbours has room for.
 ///
 /// # Errors
 /// When a container cannot be entered.
@@ -35,32 +40,126 @@ pub async fn run(
         nodes.extend(containers(plan, engine, state).await?);
     }
     nodes.extend(elsewhere(plan, host));
-    let starts = nodes.iter().enumerate().filter(|(_, node)| node.answers());
-    let agents = starts.map(|(index, node)| Agent::start(index, node));
-    let mut agents = try_join_all(agents).await?;
-    let ports = |node: &Node| {
-        let same = |agent: &&Agent| {
-            let answering = nodes.get(agent.node);
-            answering.is_some_and(|answering| answering.name == node.name)
-        };
-        agents.iter().find(same).map(|agent| agent.ports)
-    };
-    let targets: Vec<(usize, Target)> = nodes
+    // Of each wave; those of this host itself answer all the time.
+    let machines = (0..nodes.len()).filter(|place| is_machine(&nodes, *place));
+    let mut agents = start(&nodes, machines).await?;
+    let questions = questions::questions(&nodes);
+    let mut probes = ask_in_waves(&nodes, &mut agents, &questions).await?;
+    let again: Vec<Question> = probes
         .iter()
-        .enumerate()
-        .map(|(index, node)| {
-            let target = Target {
-                address: node.address,
-                ports: ports(node),
+        .filter(|probe| may_be_lost(&nodes, probe))
+        .map(|probe| (probe.source, probe.target))
+        .collect();
+    probes.extend(ask_in_waves(&nodes, &mut agents, &again).await?);
+    // Of two answers the one that came.
+    probes.sort_unstable_by_key(|probe| (probe.source, probe.target, !probe.answer.any()));
+    probes.dedup_by_key(|probe| (probe.source, probe.target));
+    Ok(Matrix::new(plan, nodes, &probes))
+}
+
+/// Whether what was sent or the answer may have got lost. A request for a hardware address goes to every container, so that
+/// among hundreds of them, on a busy machine, queues overflow (`net.core.netdev_max_backlog`); the kernel sends it again after a
+/// second only. Those of other hosts may not run.
+fn may_be_lost(nodes: &[Node], probe: &Probe) -> bool {
+    let Probe { target, answer, .. } = probe;
+    !answer.any() && !answer.refused && nodes.get(*target).is_some_and(|node| node.is_here)
+}
+
+async fn ask_in_waves(
+    nodes: &[Node],
+    agents: &mut BTreeMap<usize, Agent>,
+    questions: &[Question],
+) -> Result<Vec<Probe>, Error> {
+    let mut rest = questions;
+    let mut probes = Vec::new();
+    while !rest.is_empty() {
+        let count = questions::wave(nodes, rest, room_for_neighbours());
+        let (wave, later) = rest.split_at(count.max(1).min(rest.len()));
+        probes.extend(ask(nodes, agents, wave).await?);
+        rest = later;
+    }
+    Ok(probes)
+}
+
+fn is_machine(nodes: &[Node], place: usize) -> bool {
+    let node = nodes.get(place);
+    node.is_some_and(|node| node.answers() && node.process.is_none())
+}
+
+async fn start(
+    nodes: &[Node],
+    places: impl Iterator<Item = usize>,
+) -> Result<BTreeMap<usize, Agent>, Error> {
+    let found = places.filter_map(|place| Some((place, nodes.get(place)?)));
+    let starts = found.map(|(place, node)| async move {
+        let agent = Agent::start(node).await?;
+        Ok::<_, Error>((place, agent))
+    });
+    Ok(try_join_all(starts).await?.into_iter().collect())
+}
+
+/// Starts processes in the containers of a wave, has them ask, takes what that left in the table of neighbours out of it, and
+/// ends them.
+async fn ask(
+    nodes: &[Node],
+    machines: &mut BTreeMap<usize, Agent>,
+    wave: &[Question],
+) -> Result<Vec<Probe>, Error> {
+    let ends: BTreeSet<usize> = wave.iter().flat_map(|(a, b)| [*a, *b]).collect();
+    let guests = ends.iter().copied();
+    let guests = guests.filter(|end| nodes.get(*end).is_some_and(|node| node.process.is_some()));
+    let mut agents = start(nodes, guests).await?;
+    let ports: BTreeMap<usize, Ports> = machines
+        .iter()
+        .chain(&agents)
+        .map(|(place, agent)| (*place, agent.ports))
+        .collect();
+    let asking = machines.iter_mut().chain(&mut agents);
+    let rounds = asking.map(|(place, agent)| {
+        let asked = wave.iter().filter(|(source, _)| source == place);
+        let (places, targets): (Vec<usize>, Vec<Target>) = asked
+            .filter_map(|(_, target)| {
+                let address = nodes.get(*target)?.address;
+                let ports = ports.get(target).copied();
+                Some((*target, Target { address, ports }))
+            })
+            .unzip();
+        async move {
+            let answers = agent.ask(targets).await?;
+            let probe = |(target, answer)| Probe {
+                source: *place,
+                target,
+                answer,
             };
-            (index, target)
+            let probes = places.into_iter().zip(answers).map(probe);
+            Ok::<_, Error>(probes.collect::<Vec<_>>())
+        }
+    });
+    let probes = try_join_all(rounds).await?.into_iter().flatten().collect();
+    let asking = machines.iter_mut().chain(&mut agents);
+    let forgetting = asking.filter_map(|(place, agent)| {
+        let node = nodes.get(*place)?;
+        Some(agent.forget(counterparts(nodes, wave, &node.id)))
+    });
+    try_join_all(forgetting).await?;
+    join_all(agents.into_values().map(Agent::end)).await;
+    Ok(probes)
+}
+
+/// The addresses of whom a machine or container asked in a wave and by whom it was asked.
+fn counterparts(nodes: &[Node], wave: &[Question], id: &str) -> BTreeSet<Ipv4Addr> {
+    let id_of = |place: &usize| nodes.get(*place).map(|node| node.id.as_str());
+    let others: BTreeSet<&str> = wave
+        .iter()
+        .filter_map(|(source, target)| match (id_of(source)?, id_of(target)?) {
+            (source, target) if source == id => Some(target),
+            (source, target) if target == id => Some(source),
+            _ => None,
         })
         .collect();
-    let asks = |agent: &Agent| nodes.get(agent.node).is_some_and(Node::asks);
-    let asking = agents.iter_mut().filter(|agent| asks(agent));
-    let rounds = asking.map(|agent| agent.ask(&nodes, &targets));
-    let probes: Vec<Probe> = try_join_all(rounds).await?.into_iter().flatten().collect();
-    Ok(Matrix::new(plan, nodes, &probes))
+    // The host asks from its shim's address.
+    let theirs = nodes.iter().filter(|node| others.contains(&*node.id));
+    theirs.map(|node| node.address).collect()
 }
 
 /// The gateway, this host and its shim.
@@ -71,6 +170,7 @@ fn machines(plan: &Plan, host: &Host) -> Vec<Node> {
         name: name.to_owned(),
         address,
         process: None,
+        slice: None,
         is_ours: true,
         is_here: true,
     };
@@ -95,7 +195,7 @@ async fn containers(plan: &Plan, engine: &Engine, state: &State) -> Result<Vec<N
             }
         }
     }
-    let nodes = found
+    let asked = found
         .into_iter()
         .map(|(env, container, address)| async move {
             let process = engine.process(&container.id).await?;
@@ -105,11 +205,14 @@ async fn containers(plan: &Plan, engine: &Engine, state: &State) -> Result<Vec<N
                 name: container.name.clone(),
                 address,
                 process: Some(process),
+                slice: cgroups::slice_of_process(process),
                 is_ours: container.service().is_some(),
                 is_here: true,
             }))
         });
-    let mut nodes: Vec<Node> = try_join_all(nodes).await?.into_iter().flatten().collect();
+    let asked = stream::iter(asked).buffer_unordered(QUESTIONS_TO_ENGINE);
+    let found: Vec<Option<Node>> = asked.try_collect().await?;
+    let mut nodes: Vec<Node> = found.into_iter().flatten().collect();
     nodes.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(nodes)
 }
@@ -127,117 +230,10 @@ fn elsewhere(plan: &Plan, host: &Host) -> Vec<Node> {
                 name: format!("{} on {}", service.container(), service.host),
                 address: service.address?,
                 process: None,
+                slice: None,
                 is_ours: true,
                 is_here: false,
             })
         })
         .collect()
-}
-
-/// A process in a container, or on the host.
-struct Agent {
-    node: usize,
-    name: String,
-    ports: Ports,
-    input: ChildStdin,
-    output: Lines<BufReader<ChildStdout>>,
-    /// Ends with its standard input, or when it is dropped.
-    _child: Child,
-}
-
-impl Agent {
-    async fn start(node: usize, of: &Node) -> Result<Self, Error> {
-        let Node {
-            name,
-            process,
-            address,
-            ..
-        } = of;
-        let mut command = Command::new("/proc/self/exe");
-        command.args(["probe", "--address", &address.to_string()]);
-        if let Some(process) = process {
-            command.args(["--process", &process.to_string()]);
-        }
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut child = command
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(|_| broken(name, ""))?;
-        let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
-            return Err(broken(name, ""));
-        };
-        let mut output = BufReader::new(output).lines();
-        let Ok(line) = next(&mut output).await else {
-            return Err(Self::why(name, child).await);
-        };
-        Ok(Self {
-            node,
-            name: name.clone(),
-            ports: serde_json::from_str(&line).map_err(|_| broken(name, ""))?,
-            input,
-            output,
-            _child: child,
-        })
-    }
-
-    /// What the process said before it ended.
-    async fn why(name: &str, child: Child) -> Error {
-        let output = tokio::time::timeout(AGENT_TIMEOUT, child.wait_with_output()).await;
-        let output = output.ok().and_then(Result::ok).map(|output| output.stderr);
-        let said = String::from_utf8_lossy(&output.unwrap_or_default()).into_owned();
-        let what = said.lines().next().unwrap_or_default();
-        broken(name, what.strip_prefix("error: ").unwrap_or(what))
-    }
-
-    /// Asks every target but itself.
-    async fn ask(
-        &mut self,
-        nodes: &[Node],
-        targets: &[(usize, Target)],
-    ) -> Result<Vec<Probe>, Error> {
-        let own = nodes.get(self.node).map(|node| node.id.as_str());
-        let others = targets.iter().filter(|(index, _)| {
-            let target = nodes.get(*index).map(|node| node.id.as_str());
-            target != own
-        });
-        let (indices, asked): (Vec<usize>, Vec<Target>) = others.cloned().unzip();
-        let name = &self.name;
-        let mut line = serde_json::to_string(&asked).map_err(|_| broken(name, ""))?;
-        line.push('\n');
-        let written = self.input.write_all(line.as_bytes()).await;
-        let answer = match written {
-            Ok(()) => next(&mut self.output).await,
-            Err(_) => Err(()),
-        };
-        let answers: Vec<Answer> = answer
-            .ok()
-            .and_then(|line| serde_json::from_str(&line).ok())
-            .ok_or_else(|| broken(name, "it ended while it was asked"))?;
-        let probe = |(target, answer)| Probe {
-            source: self.node,
-            target,
-            answer,
-        };
-        Ok(indices.into_iter().zip(answers).map(probe).collect())
-    }
-}
-
-async fn next(output: &mut Lines<BufReader<ChildStdout>>) -> Result<String, ()> {
-    let line = tokio::time::timeout(AGENT_TIMEOUT, output.next_line()).await;
-    line.ok().and_then(Result::ok).flatten().ok_or(())
-}
-
-fn broken(name: &str, why: &str) -> Error {
-    let why = if why.is_empty() {
-        "its process did not answer"
-    } else {
-        why
-    };
-    Error::new(
-        format!("`{name}` cannot be probed: {why}"),
-        "run homelab as root, while no container comes or goes",
-    )
 }

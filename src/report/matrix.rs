@@ -1,12 +1,13 @@
 //! Who reaches whom, as a table that a person reads at a glance.
 
+mod hint;
+
 use super::table::Table;
 use super::{ERROR, FAINT, HINT, Line, Report, err, out, print_object};
 use crate::error::Diagnostic;
 use crate::plan::Plan;
-use crate::plan::naming::slice_name;
 use crate::verify::agent::Answer;
-use crate::verify::matrix::{Cell, Matrix, Node, Role, Verdict};
+use crate::verify::matrix::{Cell, Matrix, Node};
 use serde_json::json;
 
 /// How many wrong answers of one cell are told; a cell may stand for hundreds.
@@ -85,7 +86,12 @@ fn objects(matrix: &Matrix) {
                     matrix.nodes.get(probe.source)?,
                     matrix.nodes.get(probe.target)?,
                 );
-                let Answer { tcp, udp, ping } = probe.answer;
+                let Answer {
+                    tcp,
+                    udp,
+                    ping,
+                    refused: _,
+                } = probe.answer;
                 Some(json!({
                     "source": source.name, "target": target.name, "address": target.address,
                     "tcp": tcp, "udp": udp, "ping": ping,
@@ -116,52 +122,17 @@ fn difference(plan: &Plan, matrix: &Matrix, cell: &Cell) {
     if wrong.len() > MOST {
         err(Line::below(&format!("and {} more", wrong.len() - MOST)));
     }
-    err(Line::headed(HINT, "hint:", &hint(plan, cell, &wrong)));
-}
-
-fn hint(plan: &Plan, cell: &Cell, wrong: &[(&Node, &Node, Answer)]) -> String {
-    let foreign = wrong
-        .iter()
-        .find(|(source, target, _)| !source.is_ours || !target.is_ours);
-    if let Some((source, target, _)) = foreign {
-        let guest = if source.is_ours { target } else { source };
-        let slice = match &guest.role {
-            Role::Env(env) => slice_name(env),
-            Role::Gateway | Role::Host | Role::Shim => String::new(),
-        };
-        return format!(
-            "homelab did not make `{}`: remove it, or run it with `--cgroup-parent {slice}` on that network",
-            guest.name
-        );
-    }
-    match (cell.planned, &cell.from, &cell.to) {
-        (Verdict::Blocked, Role::Env(from), _) if cell.seen != Some(Verdict::NoAnswer) => format!(
-            "`homelab network-up` puts `{}` in order; if it has nothing to do, `homelab env-up --env {from}` and `docker restart` of what is named above",
-            slice_name(from)
-        ),
-        (_, Role::Host, Role::Env(_)) => {
-            format!(
-                "`homelab network-up` puts `{}` and its route in order",
-                plan.shim_name
-            )
-        }
-        (_, Role::Env(_), Role::Host | Role::Shim) => {
-            format!(
-                "`homelab network-up` puts `{}` in order; a firewall of this host may be in the way",
-                plan.shim_name
-            )
-        }
-        (_, _, Role::Gateway) => {
-            format!("does the router, {}, run and answer pings?", plan.gateway)
-        }
-        _ => {
-            "`homelab status` shows what runs, and `docker logs` why something does not".to_owned()
-        }
-    }
+    let hint = hint::hint(plan, matrix, cell, &wrong);
+    err(Line::headed(HINT, "hint:", &hint));
 }
 
 fn sentence(source: &Node, target: &Node, answer: Answer) -> String {
-    let Answer { tcp, udp, ping } = answer;
+    let Answer {
+        tcp,
+        udp,
+        ping,
+        refused: _,
+    } = answer;
     let named = [(tcp, "tcp"), (udp, "udp"), (ping, "ping")];
     let by: Vec<&str> = named
         .iter()

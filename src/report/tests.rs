@@ -2,6 +2,7 @@
 //! stream that it goes to. `SNAPSHOTS=overwrite cargo test` writes them.
 
 mod untrusted;
+mod verify;
 
 use super::{LogLines, Progress, Report, screen};
 use crate::apply::Event;
@@ -13,10 +14,7 @@ use crate::plan::tests::PlanFiles;
 use crate::plan::{CompleteService, Env, Host, Plan, Service};
 use crate::state::{Container, ContainerExit, ContainerHealth, State};
 use crate::system::docker::{LogPiece, PullProgress};
-use crate::verify::agent::Answer;
-use crate::verify::matrix::{Matrix, Node, Probe, Role};
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -274,77 +272,4 @@ fn a_run_says_what_it_does() {
     assert_screen("run-json.txt", || run(JSON, &diff));
     assert_screen("run-quiet.txt", || run(QUIET, &diff));
     assert_screen("run-verbose.txt", || run(VERBOSE, &diff));
-}
-
-/// The host, two containers of production, one of preproduction and one that homelab did not make.
-fn proof(reached: &[(usize, usize)]) -> Matrix {
-    let node = |name: &str, role: Role, is_ours: bool, last: u8| Node {
-        id: name.to_owned(),
-        process: Some(1),
-        name: name.to_owned(),
-        address: Ipv4Addr::new(192, 168, 1, last),
-        role,
-        is_ours,
-        is_here: true,
-    };
-    let env = |name: &str| Role::Env(name.to_owned());
-    let nodes = vec![
-        node("pi", Role::Host, true, 204),
-        node("db-prod", env("prod"), true, 200),
-        node("app-prod", env("prod"), true, 201),
-        node("db-preprod", env("preprod"), true, 230),
-        node("guest", env("preprod"), false, 240),
-    ];
-    let pairs = (0..nodes.len()).flat_map(|source| (0..5).map(move |target| (source, target)));
-    let probes: Vec<Probe> = pairs
-        .filter(|(source, target)| source != target)
-        .map(|(source, target)| {
-            let ping = reached.contains(&(source, target));
-            let answer = Answer {
-                tcp: ping && target != 4,
-                udp: false,
-                ping,
-            };
-            Probe {
-                source,
-                target,
-                answer,
-            }
-        })
-        .collect();
-    Matrix::new(&Home::new().plan, nodes, &probes)
-}
-
-/// What the plan of the home says.
-fn planned() -> Vec<(usize, usize)> {
-    let env = |node: usize| if node < 3 { "prod" } else { "preprod" };
-    let pairs = (0..5).flat_map(|source| (0..5).map(move |target| (source, target)));
-    pairs
-        .filter(|(source, target)| *source == 0 || *target == 0 || env(*source) == env(*target))
-        .collect()
-}
-
-#[test]
-fn verify_prints_who_reaches_whom() {
-    let plan = Home::new().plan;
-    let good = proof(&planned());
-    assert_screen("verify.txt", || super::matrix(PEOPLE, &plan, &good, &[]));
-    assert_screen("verify-verbose.txt", || {
-        super::matrix(VERBOSE, &plan, &good, &[]);
-    });
-    let leak = [planned(), vec![(2, 3), (4, 1)]].concat();
-    let leak: Vec<_> = leak
-        .into_iter()
-        .filter(|(_, target)| *target != 2)
-        .collect();
-    let bad = proof(&leak);
-    assert_screen("verify-differences.txt", || {
-        super::matrix(PEOPLE, &plan, &bad, &[]);
-    });
-    assert_screen("verify-differences-json.txt", || {
-        super::matrix(JSON, &plan, &bad, &[]);
-    });
-    assert_screen("verify-differences-quiet.txt", || {
-        super::matrix(QUIET, &plan, &bad, &[]);
-    });
 }

@@ -1,5 +1,6 @@
 //! The kernel's links, addresses and routes: the only user of rtnetlink. Error numbers become our own sentences here.
 
+mod neighbours;
 mod read;
 
 use super::capabilities;
@@ -21,6 +22,8 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+pub use neighbours::{Neighbour, room_for_neighbours};
 
 /// How long the kernel may take for one request; it takes microseconds. rtnetlink drops an answer that it cannot decode,
 /// and then would wait for ever.

@@ -6,19 +6,28 @@
 
 use crate::error::Error;
 use crate::system::cgroups::CGROUPS;
+use crate::system::netlink::{Neighbour, Netlink};
+use futures_util::future::{BoxFuture, join_all};
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
 use nix::sched::{CloneFlags, setns};
 use serde::{Deserialize, Serialize};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol as IpProtocol, Socket, Type};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// How long an answer may take; long enough for a second SYN, which the kernel sends after a second (RFC 6298).
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(1500);
+
+/// How long the other protocols may take once it is clear whether packets come through: an answer came by one of them, or the
+/// kernel let nothing out that it says so of. A LAN answers within milliseconds.
+const SETTLED_TIMEOUT: Duration = Duration::from_millis(400);
 
 /// How often datagrams and echo requests are sent again until then.
 const RESEND_AFTER: Duration = Duration::from_millis(300);
@@ -35,6 +44,16 @@ pub struct Ports {
     pub udp: u16,
 }
 
+/// What a process like this one is told, a line each, and answers by a line.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Order {
+    /// To ask each of them; the line has an [`Answer`] for each.
+    Ask(Vec<Target>),
+    /// To take those of these neighbours out of the kernel's table that were not in it when this process began; the line
+    /// says how many.
+    Forget(BTreeSet<Ipv4Addr>),
+}
+
 /// Whom to ask.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Target {
@@ -46,6 +65,10 @@ pub struct Target {
 
 /// By which protocols an answer came.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "one for each protocol, each of which may answer alone"
+)]
 pub struct Answer {
     /// A connection was made.
     pub tcp: bool,
@@ -53,14 +76,38 @@ pub struct Answer {
     pub udp: bool,
     /// An echo reply came.
     pub ping: bool,
+    /// The kernel said that it lets nothing out, so to ask again is no use.
+    #[serde(default)]
+    pub refused: bool,
 }
 
 impl Answer {
     /// Whether there was any.
     pub fn any(self) -> bool {
-        let Self { tcp, udp, ping } = self;
+        let Self {
+            tcp,
+            udp,
+            ping,
+            refused: _,
+        } = self;
         tcp || udp || ping
     }
+
+    fn by(&mut self, protocol: Protocol) -> &mut bool {
+        match protocol {
+            Protocol::Tcp => &mut self.tcp,
+            Protocol::Udp => &mut self.udp,
+            Protocol::Ping => &mut self.ping,
+        }
+    }
+}
+
+/// By what is asked.
+#[derive(Clone, Copy, Debug)]
+enum Protocol {
+    Tcp,
+    Udp,
+    Ping,
 }
 
 /// Ports that a machine without a process of ours may have open; a refusal is an answer as good.
@@ -126,15 +173,57 @@ async fn serve(address: Ipv4Addr, print: impl Fn(&str)) -> io::Result<()> {
     };
     tokio::spawn(answer_connections(listener));
     tokio::spawn(answer_datagrams(socket));
+    let memory = Memory::new().await;
     print(&serde_json::to_string(&ports)?);
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     while let Some(line) = lines.next_line().await? {
-        let targets: Vec<Target> = serde_json::from_str(&line)?;
-        let answers = targets.iter().map(probe);
-        let answers: Vec<Answer> = futures_util::future::join_all(answers).await;
-        print(&serde_json::to_string(&answers)?);
+        match serde_json::from_str(&line)? {
+            Order::Ask(targets) => {
+                let answers: Vec<Answer> = join_all(targets.iter().map(probe)).await;
+                print(&serde_json::to_string(&answers)?);
+            }
+            Order::Forget(addresses) => {
+                let forgotten = memory.forget(&addresses).await;
+                print(&serde_json::to_string(&forgotten)?);
+            }
+        }
     }
     Ok(())
+}
+
+/// The neighbours of this network namespace before anybody was asked.
+struct Memory {
+    /// Nothing is forgotten without it.
+    netlink: Option<Netlink>,
+    before: BTreeSet<Neighbour>,
+}
+
+impl Memory {
+    async fn new() -> Self {
+        let netlink = Netlink::connect().ok();
+        let before = match &netlink {
+            Some(netlink) => netlink.neighbours().await.ok(),
+            None => None,
+        };
+        Self {
+            netlink: netlink.filter(|_| before.is_some()),
+            before: before.unwrap_or_default(),
+        }
+    }
+
+    /// Takes what was added for these addresses out of the table, and says how many that were. What cannot be taken out
+    /// the kernel collects some day.
+    async fn forget(&self, addresses: &BTreeSet<Ipv4Addr>) -> usize {
+        let Some(netlink) = &self.netlink else {
+            return 0;
+        };
+        let mut now = netlink.neighbours().await.unwrap_or_default();
+        now.retain(|one| addresses.contains(&one.address) && !self.before.contains(one));
+        match netlink.forget_neighbours(&now).await {
+            Ok(()) => now.len(),
+            Err(_) => 0,
+        }
+    }
 }
 
 async fn answer_connections(listener: TcpListener) {
@@ -162,17 +251,27 @@ async fn answer_datagrams(socket: UdpSocket) {
 
 async fn probe(target: &Target) -> Answer {
     let Target { address, ports } = target;
-    let within = |answer: io::Result<()>| answer.is_ok();
-    let (tcp, udp, ping) = tokio::join!(
-        timeout(ANSWER_TIMEOUT, connect(*address, *ports)),
-        timeout(ANSWER_TIMEOUT, exchange(*address, *ports)),
-        timeout(ANSWER_TIMEOUT, ping(*address)),
-    );
-    Answer {
-        tcp: tcp.is_ok_and(within),
-        udp: udp.is_ok_and(within),
-        ping: ping.is_ok_and(within),
+    let tcp = async { (Protocol::Tcp, connect(*address, *ports).await) };
+    let udp = async { (Protocol::Udp, exchange(*address, *ports).await) };
+    let ping = async { (Protocol::Ping, ping(*address).await) };
+    let asked: [BoxFuture<_>; 3] = [tcp.boxed(), udp.boxed(), ping.boxed()];
+    let mut asked = FuturesUnordered::from_iter(asked);
+    let mut answer = Answer::default();
+    let mut end = Instant::now() + ANSWER_TIMEOUT;
+    // Of a datagram and an echo request that are not let out the kernel says so, of a connection it does not.
+    let mut not_refused = if ports.is_some() { 2 } else { 1 };
+    while let Ok(Some((protocol, outcome))) = timeout_at(end, asked.next()).await {
+        match outcome {
+            Ok(()) => *answer.by(protocol) = true,
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => not_refused -= 1,
+            Err(_) => {}
+        }
+        answer.refused = not_refused == 0;
+        if answer.any() || answer.refused {
+            end = end.min(Instant::now() + SETTLED_TIMEOUT);
+        }
     }
+    answer
 }
 
 fn no_answer() -> io::Error {
@@ -223,7 +322,7 @@ async fn exchange(address: Ipv4Addr, ports: Option<Ports>) -> io::Result<()> {
 
 /// An echo request and its reply (RFC 792).
 async fn ping(address: Ipv4Addr) -> io::Result<()> {
-    let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4))?;
+    let socket = Socket::new(Domain::IPV4, Type::RAW, Some(IpProtocol::ICMPV4))?;
     socket.set_nonblocking(true)?;
     socket.connect(&SocketAddr::from((address, 0)).into())?;
     // The kernel sends and receives on it as on any datagram socket.

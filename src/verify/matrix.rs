@@ -42,6 +42,8 @@ pub struct Node {
     pub address: Ipv4Addr,
     /// The first process of the container.
     pub process: Option<u32>,
+    /// The slice that process is in, or whatever else its cgroup is in.
+    pub slice: Option<String>,
     /// A container that homelab did not make is not.
     pub is_ours: bool,
     /// What is on another host may not run.
@@ -191,6 +193,33 @@ impl Matrix {
         self.from.iter().filter(move |role| !asks(role))
     }
 
+    /// Whether anybody of a role reached anybody of another one.
+    pub fn reaches(&self, from: &Role, to: &Role) -> bool {
+        let mut cells = self.cells.iter();
+        let cell = cells.find(|cell| cell.from == *from && cell.to == *to);
+        cell.is_some_and(|cell| cell.probes.iter().any(|probe| probe.answer.any()))
+    }
+
+    /// Whether it answered nobody, and that is its own doing: somebody else than this host asked it who may, or it reached
+    /// nobody either.
+    pub fn is_silent(&self, node: &Node) -> bool {
+        let is_it = |place: usize| self.nodes.get(place).is_some_and(|end| end.id == node.id);
+        let mut may = false;
+        let mut reaches = false;
+        for cell in &self.cells {
+            for probe in &cell.probes {
+                if is_it(probe.target) && probe.answer.any() {
+                    return false;
+                }
+                may |= is_it(probe.target)
+                    && cell.from != Role::Host
+                    && cell.planned == Verdict::Reached;
+                reaches |= is_it(probe.source) && probe.answer.any();
+            }
+        }
+        may || !reaches
+    }
+
     /// Those questions of a cell whose answers are not as planned.
     pub fn wrong<'a>(
         &'a self,
@@ -201,10 +230,15 @@ impl Matrix {
             let (source, target) = (self.nodes.get(probe.source)?, self.nodes.get(probe.target)?);
             Some((source, target, probe.answer))
         };
-        let unproven = cell.seen == Some(Verdict::NoAnswer);
+        // Where nothing came through because a target answered nobody, that one is what is wrong.
+        let is_unproven = cell.seen == Some(Verdict::NoAnswer);
+        let answers = move |target: usize| {
+            let mut probes = self.cells.iter().flat_map(|cell| &cell.probes);
+            probes.any(|probe| probe.target == target && probe.answer.any())
+        };
         cell.probes
             .iter()
-            .filter(move |probe| unproven || is_wrong(probe))
+            .filter(move |probe| is_wrong(probe) || is_unproven && !answers(probe.target))
             .filter_map(ends)
     }
 }
@@ -252,6 +286,7 @@ mod tests {
             name: name.to_owned(),
             address: Ipv4Addr::LOCALHOST,
             process: is_here.then_some(1),
+            slice: None,
             is_ours: true,
             is_here,
         };
@@ -343,6 +378,29 @@ mod tests {
         let matrix = matrix("enforced", &without_c);
         assert_eq!(seen(&matrix, "prod", "preprod"), "no answer");
         assert_eq!(differences(&matrix), ["host to preprod", "prod to preprod"]);
+    }
+
+    #[test]
+    fn of_dead_targets_only_those_are_named() {
+        let without_c = GOOD.into_iter().filter(|(_, target)| *target != 3);
+        let matrix = matrix("enforced", &without_c.collect::<Vec<_>>());
+        let wrong = matrix.differences().flat_map(|cell| matrix.wrong(cell));
+        assert!(wrong.into_iter().all(
+            |(_, target, _)| target.name == "c" && !matrix.reaches(&target.role, &target.role)
+        ));
+        let is_silent = |place: usize| matrix.nodes.get(place).map(|node| matrix.is_silent(node));
+        // It reaches the host, and only the host, whose way may be broken, could have had an answer.
+        assert_eq!(is_silent(3), Some(false));
+        assert_eq!(is_silent(4), Some(true));
+        assert_eq!(is_silent(1), Some(false));
+    }
+
+    #[test]
+    fn who_answers_its_own_environment_is_not_silent() {
+        let only = |target: usize| GOOD.into_iter().filter(move |pair| pair.1 != target);
+        let matrix = matrix("enforced", &only(2).collect::<Vec<_>>());
+        let is_silent = |place: usize| matrix.nodes.get(place).map(|node| matrix.is_silent(node));
+        assert_eq!([is_silent(1), is_silent(2)], [Some(false), Some(true)]);
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod growth;
 mod home;
 mod isolation;
 mod main_job;
+mod many;
 mod network_managers;
 mod pool;
 mod refusals;

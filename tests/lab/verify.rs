@@ -10,6 +10,7 @@ tests! {
     every engine:
         verify_proves_what_is_and_finds_what_is_wrong;
     one engine:
+        hints_of_verify_lead_out
         verify_without_isolation_or_containers
         two_servers_share_one_file
         status_shows_what_differs
@@ -109,6 +110,70 @@ fn verify_proves_what_is_and_finds_what_is_wrong(suite: &str) {
         .says("`homelab network-up` puts `homelab-shim` and its route in order");
     pi.homelab("network-up").exits(0);
     assert_eq!(differences(&pi, 0), pairs([]));
+}
+
+/// Something is broken, verify says so and what to look at, and when that is undone all is as planned.
+fn hints_of_verify_lead_out(suite: &str) {
+    let loan = borrow(suite);
+    let (home, pi) = loan.parts();
+    pi.homelab("network-up").exits(0);
+    pi.homelab("env-up").exits(0);
+    pi.homelab("env-up --env prod").exits(0);
+    pi.homelab("verify").exits(0);
+
+    pi.sh("ip route add 192.168.1.200/32 dev eth0");
+    pi.homelab("verify")
+        .exits(3)
+        .says("`ip route get 192.168.1.200` must say `dev homelab-shim`");
+    assert!(pi.sh("ip route get 192.168.1.200").contains("dev eth0"));
+    pi.sh("ip route del 192.168.1.200/32 dev eth0");
+    pi.homelab("verify").exits(0);
+
+    for (rule, says) in [
+        (
+            "OUTPUT -o homelab-shim -m conntrack --ctstate NEW -j DROP",
+            "containers reach this host and it does not reach them: a firewall of this host drops what it sends",
+        ),
+        (
+            "INPUT -i homelab-shim -m conntrack --ctstate NEW -j DROP",
+            "this host reaches the containers and they do not reach it: a firewall of this host drops what comes from them",
+        ),
+    ] {
+        pi.sh(&format!("iptables -I {rule}"));
+        pi.homelab("verify").exits(3).says(says);
+        pi.sh(&format!("iptables -D {rule}"));
+        pi.homelab("verify").exits(0);
+    }
+
+    // As a switch does that lets frames to the host's own hardware address through alone.
+    let containers = [200, 201, 230, 231].map(lan);
+    for address in containers {
+        home.router.run(&format!(
+            "ip neigh replace {address} lladdr 02:00:00:00:00:99 nud permanent dev br0"
+        ));
+    }
+    pi.homelab("verify")
+        .exits(3)
+        .says("this host reaches the router and no container does");
+    for address in containers {
+        home.router.run(&format!("ip neigh del {address} dev br0"));
+    }
+    pi.homelab("verify").exits(0);
+    home.router.run("ip link set br0 down");
+    pi.homelab("verify")
+        .exits(3)
+        .says("does the router, 192.168.1.1, run and answer pings");
+    home.router.run("ip link set br0 up");
+    assert!(comes_to_reach(pi, "whoami-prod", "ping", 1));
+    pi.homelab("verify").exits(0);
+
+    // One that lost its link, and one with a firewall of its own.
+    pi.sh("nsenter -t $(docker inspect -f '{{.State.Pid}}' store-prod) -n ip link set eth0 down");
+    pi.homelab("verify")
+        .exits(3)
+        .says("nobody gets an answer from `store-prod`");
+    pi.sh("docker restart -t 0 store-prod");
+    pi.homelab("verify").exits(0);
 }
 
 fn verify_without_isolation_or_containers(suite: &str) {

@@ -85,9 +85,10 @@ const WRITES: [&str; 8] = [
     "Command :: new",
 ];
 
-/// What of the adapters only asks, or only tells others on the LAN; all else that others may call changes the machine and stands in the
+/// What of the adapters only asks, only tells others on the LAN, or takes back what asking left in the kernel's table of
+/// neighbours; all else that others may call changes the machine and stands in the
 /// list of system.rs.
-pub const ASKS: [&str; 36] = [
+pub const ASKS: [&str; 39] = [
     "ways",
     "slice_of_process",
     "slices_by_container",
@@ -106,6 +107,9 @@ pub const ASKS: [&str; 36] = [
     "is_populated",
     "has_net_admin",
     "links_and_routes",
+    "neighbours",
+    "room_for_neighbours",
+    "forget_neighbours",
     "subscribe",
     "probe",
     "announce",
@@ -214,7 +218,15 @@ fn floor_of(name: &str) -> usize {
 }
 
 fn pure(source: &Source) -> Vec<String> {
-    let is_pure = source.is_in_any(&["input", "plan", "state", "diff", "error", "verify/matrix"]);
+    let is_pure = source.is_in_any(&[
+        "input",
+        "plan",
+        "state",
+        "diff",
+        "error",
+        "verify/matrix",
+        "verify/questions",
+    ]);
     // It opens the files of services, which are not known before a plan is.
     if !is_pure || source.name == "input/service_files" {
         return Vec::new();

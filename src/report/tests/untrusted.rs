@@ -1,6 +1,7 @@
 //! What comes from outside is text on every screen: names, labels, images, logs, what the Engine says, and files.
 
-use super::{Home, JSON, PEOPLE, assert_screen, complete, planned, proof, read};
+use super::verify::{planned, proof};
+use super::{Home, JSON, PEOPLE, assert_screen, complete, read};
 use crate::diff::containers;
 use crate::diff::{PullPhase, Selection};
 use crate::error::{Diagnostic, Error};

@@ -42,7 +42,7 @@ pub fn in_a_namespace(test: &str, body: impl AsyncFnOnce(Netlink)) {
 }
 
 /// The sentence of a failure, empty for none.
-fn words(result: Result<(), Error>) -> String {
+pub fn words(result: Result<(), Error>) -> String {
     result
         .err()
         .map(|failure| failure.to_string())
