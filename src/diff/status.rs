@@ -47,6 +47,8 @@ pub struct Row {
     pub env: String,
     /// The address that it has, else the planned one.
     pub address: Option<Ipv4Addr>,
+    /// It has, or will have, an address on the LAN.
+    pub is_on_lan: bool,
     /// The container's state, `missing`, `unknown` without Docker, or the host that it runs on.
     pub state: String,
     /// How it is, when it is here.
@@ -415,6 +417,7 @@ fn row(
         service: service.name.clone(),
         env: env.name.clone(),
         address: held.or(service.address),
+        is_on_lan: service.is_on_lan,
         state: match container {
             _ if !is_here => format!("on {}", service.host),
             Some(container) => container.state.clone(),

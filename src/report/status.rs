@@ -77,6 +77,7 @@ fn services(rows: &[Row]) -> Table {
             service,
             env,
             address,
+            is_on_lan,
             state,
             health,
             differs,
@@ -94,7 +95,11 @@ fn services(rows: &[Row]) -> Table {
         services.row([
             service.clone(),
             env.clone(),
-            address.map_or("a free one".to_owned(), |address| address.to_string()),
+            match address {
+                Some(address) => address.to_string(),
+                None if *is_on_lan => "a free one".to_owned(),
+                None => "none".to_owned(),
+            },
             state,
             health.clone().unwrap_or_else(|| "-".to_owned()),
             up.map_or("-".to_owned(), roughly),
@@ -133,6 +138,7 @@ fn objects(status: &Status, sources: &Sources) {
             service,
             env,
             address,
+            is_on_lan: _,
             state,
             health,
             differs,

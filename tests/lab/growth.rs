@@ -11,6 +11,7 @@ tests! {
     every engine:
         only_what_the_plan_says_is_interrupted;
     one engine:
+        ranges_that_no_prefix_covers_have_a_route_for_each_part
         networks_of_an_older_homelab_go_on
         what_is_in_the_way_of_one_environment_stops_no_other
 }
@@ -194,6 +195,40 @@ fn only_what_the_plan_says_is_interrupted(suite: &str) {
         assert_eq!(is_same, !name.starts_with("store"), "{name}");
     }
     assert_eq!(pi.sh("docker network ls -q --no-trunc"), networks);
+}
+
+fn ranges_that_no_prefix_covers_have_a_route_for_each_part(suite: &str) {
+    let (home, pi) = home_and_pi(suite);
+    // .100 to .149 beside .150 to .199: the smallest prefix that has both is the LAN itself.
+    let plan = PLAN
+        .replace("192.168.1.2-192.168.1.191", "192.168.1.2-192.168.1.60")
+        .replace("192.168.1.192-192.168.1.223", "192.168.1.100-192.168.1.149")
+        .replace("192.168.1.224-192.168.1.249", "192.168.1.150-192.168.1.199")
+        .replace("prod = \"192.168.1.20", "prod = \"192.168.1.10")
+        .replace("preprod = \"192.168.1.23", "preprod = \"192.168.1.15");
+    pi.write("/etc/homelab/homelab.toml", &plan);
+    everything_up(&pi);
+    let routes = pi.sh("ip route show dev homelab-shim | cut -d' ' -f1");
+    assert_eq!(
+        routes,
+        "192.168.1.100/30\n192.168.1.104/29\n192.168.1.112/28\n192.168.1.128/26\n192.168.1.192/29\n"
+    );
+    for (last, page) in [(100, "whoami of prod"), (150, "whoami of preprod")] {
+        assert_eq!(pi.host.page(lan(last)).as_deref(), Some(page));
+        assert_eq!(home.laptop.page(lan(last)).as_deref(), Some(page));
+    }
+    // The laptop is no container: nobody goes to it by the shim.
+    assert!(pi.sh("ip route get 192.168.1.50").contains("dev eth0"));
+    pi.homelab("network-up").exits(0).says("nothing to do");
+    pi.homelab("verify").exits(0);
+    pi.homelab("network-down").exits(1);
+    pi.homelab("env-down").exits(0);
+    pi.homelab("env-down --env prod").exits(0);
+    pi.homelab("network-down").exits(0);
+    assert_eq!(
+        pi.sh("ip route show dev homelab-shim 2>/dev/null || true"),
+        ""
+    );
 }
 
 /// A network as homelab made it up to now: Docker gives out the environment's range, but for what is planned for others.
