@@ -268,12 +268,10 @@ pub async fn shim_holders(
     parent: &str,
     plan: &Plan,
     host: &Host,
-    state: &State,
 ) -> Result<Option<Diagnostic>, Error> {
-    let answered = ask(parent, plan, host, [host.shim].into_iter()).await?;
     let state = State {
-        answered,
-        ..state.clone()
+        answered: ask(parent, plan, host, std::iter::once(host.shim)).await?,
+        ..State::default()
     };
     Ok(lan::shim_taken(plan, host, &state))
 }

@@ -99,7 +99,7 @@ impl Context<'_> {
         }
         preflight::permission(&diff, state)?;
         let parent = preflight::parent(self.plan, host, state)?;
-        let taken = observe::shim_holders(&parent.name, self.plan, host, state).await?;
+        let taken = observe::shim_holders(&parent.name, self.plan, host).await?;
         taken.map_or(Ok(()), |taken| Err(taken.into()))
     }
 

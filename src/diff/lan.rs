@@ -107,10 +107,8 @@ pub fn own_addresses(plan: &Plan, host: &Host, state: &State) -> BTreeMap<Ipv4Ad
             let container = format!("container {}", service.container());
             Some((service.address?, container))
         }));
-        let network = env.network();
         for container in state.docker.containers.iter().filter(|c| c.is_running()) {
-            let endpoint = container.networks.get(&network);
-            let address = endpoint.and_then(|endpoint| endpoint.address);
+            let address = allocation::current(container, env);
             own.extend(address.map(|address| (address, format!("container {}", container.name))));
         }
     }

@@ -1,33 +1,23 @@
 //! Which way this host's packets to its containers go, and how it stands on the LAN, beside what the plan says. Pure.
 
-use super::links;
+use super::{allocation, links};
 use crate::error::Diagnostic;
-use crate::plan::{Env, Host, Plan, joined};
+use crate::plan::{Host, Plan, joined};
 use crate::state::{State, Way};
 use ipnet::Ipv4Net;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 /// The addresses to ask the kernel about: those of running containers, and one of each planned route.
 pub fn asked(plan: &Plan, state: &State) -> Vec<Ipv4Addr> {
-    let networks: Vec<String> = plan.envs.iter().map(Env::network).collect();
-    let containers = state
-        .docker
-        .containers
-        .iter()
-        .filter(|one| one.is_running());
-    let endpoints = containers.flat_map(|container| &container.networks);
-    let endpoints = endpoints.filter(|(network, _)| networks.contains(network));
-    let mut asked: Vec<Ipv4Addr> = endpoints
-        .filter_map(|(_, endpoint)| endpoint.address)
-        .collect();
-    asked.extend(plan.envs.iter().filter_map(|env| {
-        let own = state.own_addresses();
-        env.range.addresses().find(|address| !own.contains(address))
-    }));
-    asked.sort_unstable();
-    asked.dedup();
-    asked
+    let own = state.own_addresses();
+    let mut asked = BTreeSet::new();
+    for env in &plan.envs {
+        let running = state.docker.containers.iter().filter(|c| c.is_running());
+        asked.extend(running.filter_map(|container| allocation::current(container, env)));
+        asked.extend(env.range.addresses().find(|address| !own.contains(address)));
+    }
+    asked.into_iter().collect()
 }
 
 /// Packets that do not go by the shim although its route is as planned.

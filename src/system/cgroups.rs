@@ -8,9 +8,6 @@ use std::path::{Path, PathBuf};
 /// Where the unified hierarchy is (`cgroups(7)`).
 pub const CGROUPS: &str = "/sys/fs/cgroup";
 
-/// The line of `cgroup.events` that says that processes are in a cgroup or below it.
-const POPULATED: &str = "populated 1";
-
 /// Where dockerd writes its process id, unless it is told otherwise.
 const ENGINE_PID: &str = "/run/docker.pid";
 
@@ -28,9 +25,13 @@ pub fn has_service(unit: &str) -> bool {
 
 /// Whether processes are in a cgroup or below it.
 pub fn is_populated(cgroup: &str) -> bool {
-    let path = format!("{CGROUPS}{cgroup}/cgroup.events");
-    let events = fs::read_to_string(path).unwrap_or_default();
-    !cgroup.is_empty() && events.lines().any(|line| line == POPULATED)
+    !cgroup.is_empty() && has_events_of_processes(Path::new(&format!("{CGROUPS}{cgroup}")))
+}
+
+/// The same of the folder of a cgroup.
+fn has_events_of_processes(folder: &Path) -> bool {
+    let events = fs::read_to_string(folder.join("cgroup.events")).unwrap_or_default();
+    events.lines().any(|line| line == "populated 1")
 }
 
 /// The process id of the dockerd that runs, as it wrote it when it was started; `None` where none was since the boot. It tells one start
@@ -42,8 +43,7 @@ pub fn engine_process() -> Option<String> {
 /// Whether one of these containers runs in a scope of systemd and was started by the dockerd that runs now: then its cgroup
 /// driver is `systemd`. For a container that outlived its dockerd (`live-restore`) that says nothing.
 pub fn has_scope_of_running_engine<'a>(ids: impl IntoIterator<Item = &'a str>) -> bool {
-    let engine = fs::read_to_string(ENGINE_PID).ok();
-    let Some(engine) = engine.and_then(|pid| started(pid.trim())) else {
+    let Some(engine) = engine_process().and_then(|pid| started(pid.trim())) else {
         return false;
     };
     let slices = slices_of_containers();
@@ -59,11 +59,11 @@ pub fn has_scope_of_running_engine<'a>(ids: impl IntoIterator<Item = &'a str>) -
 
 /// Whether a container that runs in a scope of systemd has processes.
 pub fn has_processes(id: &str) -> bool {
-    slices_of_containers().iter().any(|slice| {
-        let path = slice.join(format!("docker-{id}.scope/cgroup.events"));
-        let events = fs::read_to_string(path).unwrap_or_default();
-        events.lines().any(|line| line == POPULATED)
-    })
+    let slices = slices_of_containers();
+    let mut scopes = slices
+        .iter()
+        .map(|slice| slice.join(format!("docker-{id}.scope")));
+    scopes.any(|scope| has_events_of_processes(&scope))
 }
 
 /// The slices of containers that run in scopes of systemd, by id, as far as they are the Engine's default one or an

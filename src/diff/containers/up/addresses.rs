@@ -13,7 +13,7 @@ pub(super) type Blocked = Vec<(String, Diagnostic)>;
 
 impl Up<'_> {
     /// The addresses of the services that have one, by container: the planned one, else the one that its container has,
-    /// else the lowest free one.
+    /// else a free one.
     pub(super) fn addresses(&mut self, services: &[CompleteService]) -> BTreeMap<String, Ipv4Addr> {
         let (plan, env) = (self.selection.plan, self.selection.env);
         let mut available = allocation::available(plan, env, self.selection.host, self.state);
