@@ -174,10 +174,17 @@ impl<'a> Decisions<'a> {
                 let text = format!("it is not attached to network {network}");
                 return Some(differs(None, "attached").because(text));
             };
-            let id = self.state.docker.network(&network).map(|n| n.id.as_str());
-            if let Some(id) = id.filter(|id| *id != endpoint.network_id)
-                && !endpoint.network_id.is_empty()
-            {
+            if self.is_done(container, service) {
+                // It needs no network any more.
+                continue;
+            }
+            let Some(found) = self.state.docker.network(&network) else {
+                // Nobody on it runs, as after `docker network prune`, and the Engine starts nobody without it.
+                let text = format!("network {network} is gone");
+                return Some(differs(Some("attached"), "there").because(text));
+            };
+            let id = found.id.as_str();
+            if id != endpoint.network_id && !endpoint.network_id.is_empty() {
                 let text = format!("network {network} was made anew");
                 return Some(differs(Some(&endpoint.network_id), id).because(text));
             }
