@@ -8,6 +8,9 @@ mod networks;
 mod read;
 mod ready;
 mod request;
+#[cfg(test)]
+mod tests;
+mod transport;
 
 pub use images::PullProgress;
 pub use logs::{LogPiece, Tail};
@@ -20,15 +23,21 @@ use bollard::query_parameters::{
     ListContainersOptionsBuilder, ListNetworksOptions, ListVolumesOptions,
 };
 use std::collections::BTreeMap;
+use std::error::Error as _;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
-
-/// In place of a limit.
-const UNLIMITED: Duration = Duration::from_secs(24 * 60 * 60);
+use transport::TOO_LONG;
 
 /// How long the Engine may take for a question.
 const ENGINE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long it may take for an act; the image of a container with volumes may be gigabytes that are copied at its start. Stops
+/// have the container's grace period more.
+const ACT_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+
+/// How much is shown of what the Engine says, in bytes.
+const LONGEST_MESSAGE: usize = 1000;
 
 /// How many of its last log lines a dead container is reported with.
 const LOG_LINES: u64 = 10;
@@ -107,20 +116,18 @@ impl Engine {
         Ok(volumes.into_iter().map(|volume| volume.name).collect())
     }
 
-    /// The client for what takes as long as it takes: a stop, a log that is followed.
-    fn without_limit(&self) -> Docker {
-        self.client.clone().with_timeout(UNLIMITED)
-    }
-
     /// The first process of a running container, in the PID namespace of this process.
     ///
     /// # Errors
-    /// When the Engine fails.
+    /// When the Engine fails; a container that is gone is no failure.
     pub async fn process(&self, id: &str) -> Result<Option<u32>, Error> {
         let what = format!("inspect container `{id}`");
-        let container = with_timeout(self.client.inspect_container(id, None))
-            .await
-            .map_err(|error| engine_error(&what, &error))?;
+        let container = match with_timeout(self.client.inspect_container(id, None)).await {
+            Err(EngineError::DockerResponseServerError {
+                status_code: 404, ..
+            }) => return Ok(None),
+            result => result.map_err(|error| engine_error(&what, &error))?,
+        };
         let pid = container.state.and_then(|state| state.pid);
         Ok(pid
             .and_then(|pid| u32::try_from(pid).ok())
@@ -183,27 +190,50 @@ impl Engine {
             lines: Some(LOG_LINES),
             ..Tail::default()
         };
-        let mut lines = Vec::new();
+        let mut lines: Vec<String> = Vec::new();
+        // Each piece is shown as a line, and whoever sends more than was asked for is heard no longer.
         let keep = |piece: LogPiece| {
             lines.push(piece.text);
-            ControlFlow::Continue(())
+            let is_enough = u64::try_from(lines.len()).is_ok_and(|lines| lines >= LOG_LINES);
+            if is_enough {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
         };
-        let _ = self.logs(name, &tail, keep).await;
+        let _ = Box::pin(self.logs(name, &tail, keep)).await;
         lines
     }
 }
 
+/// What comes of a question.
 async fn with_timeout<T>(
     question: impl Future<Output = Result<T, EngineError>>,
 ) -> Result<T, EngineError> {
-    match tokio::time::timeout(ENGINE_TIMEOUT, question).await {
+    within(ENGINE_TIMEOUT, question).await
+}
+
+/// What comes of an act.
+async fn act<T>(act: impl Future<Output = Result<T, EngineError>>) -> Result<T, EngineError> {
+    within(ACT_TIMEOUT, act).await
+}
+
+async fn within<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<T, EngineError>>,
+) -> Result<T, EngineError> {
+    match tokio::time::timeout(limit, Box::pin(call)).await {
         Ok(answer) => answer,
         Err(_) => Err(EngineError::RequestTimeoutError),
     }
 }
 
-fn io_kind(error: &(dyn std::error::Error + 'static)) -> Option<std::io::ErrorKind> {
-    let mut next = Some(error);
+/// What went wrong on the connection, when that is what did.
+fn io_kind(error: &EngineError) -> Option<std::io::ErrorKind> {
+    if let EngineError::IOError { err } = error {
+        return Some(err.kind());
+    }
+    let mut next = error.source();
     while let Some(error) = next {
         if let Some(io) = error.downcast_ref::<std::io::Error>() {
             return Some(io.kind());
@@ -216,15 +246,48 @@ fn io_kind(error: &(dyn std::error::Error + 'static)) -> Option<std::io::ErrorKi
 /// What the Engine itself said, without the library's frame around it.
 fn message(error: &EngineError) -> String {
     match error {
-        EngineError::DockerResponseServerError { message, .. } => message.trim().to_owned(),
-        EngineError::DockerStreamError { error } => error.trim().to_owned(),
+        EngineError::DockerResponseServerError { message, .. } => shortened(message),
+        EngineError::DockerStreamError { error } => shortened(error),
         EngineError::RequestTimeoutError => "it did not answer in time".to_owned(),
-        error if io_kind(error).is_some() => "the connection broke".to_owned(),
-        _ => "its answer could not be understood".to_owned(),
+        EngineError::HyperResponseError { err }
+            if err.is_incomplete_message() || err.is_canceled() || err.is_closed() =>
+        {
+            "the connection broke".to_owned()
+        }
+        EngineError::JsonSerdeError { err } if err.is_eof() => "its answer broke off".to_owned(),
+        error => match io_kind(error) {
+            Some(TOO_LONG) => "its answer has no end".to_owned(),
+            Some(_) => "the connection broke".to_owned(),
+            None => "its answer could not be understood".to_owned(),
+        },
     }
 }
 
+/// The begin of what somebody said, which may be a page of a proxy.
+fn shortened(said: &str) -> String {
+    let said = said.trim();
+    let begin: String = said.chars().take(LONGEST_MESSAGE).collect();
+    if begin.len() < said.len() {
+        return format!("{begin}…");
+    }
+    begin
+}
+
+/// That the Engine's disk is full, when it is that.
+fn disk_full(what: &str, said: &str) -> Option<Error> {
+    said.contains("no space left on device").then(|| {
+        Error::new(
+            format!("{what}: the disk of the Engine is full"),
+            "`docker system df` shows what takes the room, `docker image prune -a` frees some; then run the command again",
+        )
+    })
+}
+
 fn engine_error(what: &str, error: &EngineError) -> Error {
+    let said = message(error);
+    if let Some(full) = disk_full(&format!("the Engine did not {what}"), &said) {
+        return full;
+    }
     // What is gone or in the way may be what a run asked for that was killed.
     let is_race = matches!(
         error,
@@ -234,7 +297,7 @@ fn engine_error(what: &str, error: &EngineError) -> Error {
         }
     );
     Error::new(
-        format!("the Engine did not {what}: {}", message(error)),
+        format!("the Engine did not {what}: {said}"),
         "`journalctl -u docker` may tell more; run the command again when the cause is gone",
     )
     .into_race(is_race)

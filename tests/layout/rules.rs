@@ -35,11 +35,13 @@ const IMPURE: [&str; 12] = [
 ];
 
 /// Crates that one place uses, or a few.
-pub const HOMES: [(&str, &[&str]); 17] = [
+pub const HOMES: [(&str, &[&str]); 19] = [
     ("rtnetlink", &["system/netlink"]),
     ("bollard", &["system/docker"]),
     ("docker_credential", &["system/docker"]),
     ("http", &["system/docker"]),
+    ("hyper", &["system/docker"]),
+    ("hyper_util", &["system/docker"]),
     ("tar", &["system/docker"]),
     ("sd_notify", &["system/systemd"]),
     (

@@ -1,10 +1,11 @@
 //! The way to the Engine: where it is, which version of its API it is spoken to in, and why it cannot be used.
 
+use super::transport::{self, Address, Allowance};
 use super::{ENGINE_TIMEOUT, Engine, io_kind, message, with_timeout};
 use crate::error::Diagnostic;
 use crate::state::Api;
-use bollard::Docker;
 use bollard::errors::Error as EngineError;
+use bollard::{BollardRequest, Docker};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
@@ -16,10 +17,6 @@ const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
 
 /// The header with the login for a registry.
 const REGISTRY_LOGIN: &str = "x-registry-auth";
-
-/// How long an act may take until the Engine answers, in seconds; the image of a container with volumes may be gigabytes that are
-/// copied at its start. Questions have [`ENGINE_TIMEOUT`], stops the container's grace period more.
-const REQUEST_SECONDS: u64 = 5 * 60;
 
 impl Engine {
     /// Connects to the Engine that `DOCKER_HOST` names, which must be on this machine, whose addresses are `own`.
@@ -115,13 +112,11 @@ fn local_client(host: &str, own: &[Ipv4Addr]) -> Result<Docker, Diagnostic> {
             hint,
         ));
     }
-    let version = bollard::API_DEFAULT_VERSION;
-    let client = if host.starts_with("tcp://") {
-        Docker::connect_with_http(host, REQUEST_SECONDS, version)
-    } else {
-        Docker::connect_with_unix(host, REQUEST_SECONDS, version)
+    let address = match host.strip_prefix("tcp://") {
+        Some(rest) => Address::Tcp(rest.trim_end_matches('/').to_owned()),
+        None => Address::Unix(host.trim_start_matches("unix://").into()),
     };
-    client.map_err(|error| unreachable_engine(host, &error))
+    transport::client(address).map_err(|error| unreachable_engine(host, &error))
 }
 
 fn another_machine(host: &str) -> Diagnostic {
@@ -131,35 +126,42 @@ fn another_machine(host: &str) -> Diagnostic {
     )
 }
 
-/// What bollard 0.21.1 sends otherwise than the Engine reads it. It sends no version (issue 736), and an Engine takes a
-/// request without one for its newest dialect; and it writes logins in the usual base64 alphabet, where the Engine expects
-/// that of URLs and takes what it cannot read for no login at all.
 fn with_api_version(client: Docker, api: Api) -> Docker {
-    client.with_request_modifier(move |mut request| {
-        let path = request.uri().path_and_query().map(ToString::to_string);
-        if let Some(path) = path.filter(|path| !path.starts_with("/v1.")) {
-            send_to(&mut request, api, &path);
-        }
-        if let Some(login) = request.headers_mut().get_mut(REGISTRY_LOGIN)
-            && let Ok(text) = login.to_str()
-            && let Ok(corrected) = text.replace('+', "-").replace('/', "_").parse()
-        {
-            *login = corrected;
-        }
-        request
-    })
+    client.with_request_modifier(move |request| as_read(request, api, None))
 }
 
-/// A client whose requests all go to one path, for an answer that no call of bollard hands on as it is.
-pub(super) fn with_path(client: Docker, api: Api, path: &str) -> Docker {
-    let path = path.to_owned();
-    client.with_request_modifier(move |mut request| {
-        send_to(&mut request, api, &path);
+/// A client for one answer that comes in pieces and may have no end, with what is to be renewed at each piece. With a path all
+/// requests go there, for an answer that no call of bollard hands on as it is.
+pub(super) fn in_pieces(client: Docker, api: Api, path: Option<String>) -> (Docker, Allowance) {
+    let allowance = Allowance::of_pieces();
+    let given = allowance.clone();
+    let client = client.with_request_modifier(move |request| {
+        let mut request = as_read(request, api, path.as_deref());
+        request.extensions_mut().insert(given.clone());
         request
-    })
+    });
+    (client, allowance)
 }
 
-fn send_to<T>(request: &mut http::Request<T>, Api(major, minor): Api, path: &str) {
+/// A request as the Engine reads it. bollard 0.21.1 sends no version (issue 736), and an Engine takes a request without one for
+/// its newest dialect; and it writes logins in the usual base64 alphabet, where the Engine expects that of URLs and takes what
+/// it cannot read for no login at all.
+fn as_read(mut request: BollardRequest, api: Api, path: Option<&str>) -> BollardRequest {
+    let own = request.uri().path_and_query().map(ToString::to_string);
+    let own = own.filter(|own| !own.starts_with("/v1."));
+    if let Some(path) = path.or(own.as_deref()) {
+        send_to(&mut request, api, path);
+    }
+    if let Some(login) = request.headers_mut().get_mut(REGISTRY_LOGIN)
+        && let Ok(text) = login.to_str()
+        && let Ok(corrected) = text.replace('+', "-").replace('/', "_").parse()
+    {
+        *login = corrected;
+    }
+    request
+}
+
+fn send_to(request: &mut BollardRequest, Api(major, minor): Api, path: &str) {
     let mut parts = request.uri().clone().into_parts();
     parts.path_and_query = format!("/v{major}.{minor}{path}").parse().ok();
     if let Ok(uri) = http::Uri::from_parts(parts) {
@@ -173,7 +175,7 @@ fn unreachable_engine(host: &str, error: &EngineError) -> Diagnostic {
     let start =
         "start it with `systemctl start docker`, or install it: `apt-get install docker.io`";
     match (error, io_kind(error)) {
-        (EngineError::SocketNotFoundError(_), _) | (_, Some(NotFound)) => Diagnostic::error(
+        (_, Some(NotFound)) => Diagnostic::error(
             format!("there is no Docker Engine here: `{socket}` does not exist"),
             start,
         ),

@@ -1,6 +1,8 @@
 //! Containers: making them, starting, stopping, replacing and removing them.
 
-use super::{Engine, engine_error, ignore_not_found, message, request, with_timeout};
+use super::{
+    ACT_TIMEOUT, Engine, act, engine_error, ignore_not_found, message, request, with_timeout,
+};
 use crate::diff::step::{ContainerAction, NewContainer};
 use crate::error::{Diagnostic, Error};
 use crate::plan::naming::{LABEL_FINGERPRINT, successor_name};
@@ -74,7 +76,7 @@ impl Engine {
         let options = options.build();
         let body = request::container_body(new, self.api)?;
         let what = format!("make container `{name}`");
-        match self.client.create_container(Some(options), body).await {
+        match act(self.client.create_container(Some(options), body)).await {
             Ok(made) => {
                 self.ids().insert(name.clone(), made.id);
                 Ok(made.warnings)
@@ -118,7 +120,7 @@ impl Engine {
         };
         let network = &attachment.network;
         let what = format!("put container `{name}` on network `{network}`");
-        match self.client.connect_network(network, request).await {
+        match act(self.client.connect_network(network, request)).await {
             Err(EngineError::DockerResponseServerError { message, .. })
                 if message.contains("already exists in network") =>
             {
@@ -143,14 +145,9 @@ impl Engine {
             )
         })?;
         let options = UploadToContainerOptionsBuilder::new().path("/").build();
-        let result = self
-            .client
-            .upload_to_container(
-                &self.id(name),
-                Some(options),
-                bollard::body_full(archive.into()),
-            )
-            .await;
+        let id = self.id(name);
+        let body = bollard::body_full(archive.into());
+        let result = act(self.client.upload_to_container(&id, Some(options), body)).await;
         result.map_err(|error| engine_error(&what, &error))
     }
 
@@ -200,7 +197,7 @@ impl Engine {
         let mut tries = RENAMES;
         loop {
             tries -= 1;
-            match self.client.rename_container(&id, options.clone()).await {
+            match act(self.client.rename_container(&id, options.clone())).await {
                 Err(EngineError::DockerResponseServerError { message, .. })
                     if tries > 0 && message.contains("sandbox") =>
                 {
@@ -238,7 +235,7 @@ impl Engine {
     /// # Errors
     /// When it is gone or not paused any more, or the Engine fails.
     async fn unpause_container(&self, name: &str) -> Result<(), Error> {
-        let result = self.client.unpause_container(&self.id(name)).await;
+        let result = act(self.client.unpause_container(&self.id(name))).await;
         result.map_err(|error| engine_error(&format!("unpause container `{name}`"), &error))
     }
 
@@ -247,10 +244,11 @@ impl Engine {
     /// # Errors
     /// When its address is taken, its network is gone, or its command cannot be run.
     async fn start_container(&self, name: &str) -> Result<(), Error> {
-        let result = self
+        let id = self.id(name);
+        let start = self
             .client
-            .start_container(&self.id(name), None::<StartContainerOptions>)
-            .await;
+            .start_container(&id, None::<StartContainerOptions>);
+        let result = act(start).await;
         result.map_err(|error| {
             let said = message(&error);
             if said.contains("Address already in use") {
@@ -283,8 +281,11 @@ impl Engine {
     /// # Errors
     /// When the Engine fails. A container that is gone or stopped already is no failure.
     async fn stop_container(&self, name: &str) -> Result<(), Error> {
-        let (client, id) = (self.without_limit(), self.id(name));
-        let mut stop = pin!(client.stop_container(&id, None::<StopContainerOptions>));
+        let id = self.id(name);
+        let mut stop = pin!(
+            self.client
+                .stop_container(&id, None::<StopContainerOptions>)
+        );
         let result = match timeout(STOP_TIMEOUT, &mut stop).await {
             Ok(result) => result,
             Err(_) => {
@@ -310,11 +311,10 @@ impl Engine {
     /// When it runs, or the Engine fails. A container that is gone is no failure.
     async fn remove_container(&self, name: &str) -> Result<(), Error> {
         let id = self.id(name);
-        let result = self
+        let remove = self
             .client
-            .remove_container(&id, None::<RemoveContainerOptions>)
-            .await;
-        match result {
+            .remove_container(&id, None::<RemoveContainerOptions>);
+        match act(remove).await {
             // Somebody else is at it, such as a run that was killed: it is done when it is done.
             Err(EngineError::DockerResponseServerError {
                 status_code: 409,
@@ -323,7 +323,8 @@ impl Engine {
                 let removed = WaitContainerOptionsBuilder::new()
                     .condition("removed")
                     .build();
-                let _ = self.client.wait_container(&id, Some(removed)).next().await;
+                let mut wait = self.client.wait_container(&id, Some(removed));
+                let _ = timeout(ACT_TIMEOUT, wait.next()).await;
                 Ok(())
             }
             result => ignore_not_found(result, &format!("remove container `{name}`")),

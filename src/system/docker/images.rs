@@ -1,6 +1,7 @@
 //! Images: which there are, and pulling them with their progress.
 
-use super::{Engine, engine_error, message, with_timeout};
+use super::connect::in_pieces;
+use super::{Engine, disk_full, engine_error, message, with_timeout};
 use crate::diff::step::ImageAction;
 use crate::error::Error;
 use crate::plan::split_tag;
@@ -27,6 +28,25 @@ pub struct PullProgress {
 
 /// How long a pull may go without news. A large layer is unpacked for minutes on a slow disk, and the Engine tells of it.
 const PULL_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+
+/// What a registry or the Engine says to who is not logged in.
+const LOGIN_WANTED: [&str; 3] = [
+    "no basic auth credentials",
+    "unauthorized",
+    "authentication required",
+];
+
+/// What the Engine says when it does not get through to a registry.
+const REGISTRY_AWAY: [&str; 8] = [
+    "connection refused",
+    "no such host",
+    "server misbehaving",
+    "i/o timeout",
+    "TLS handshake timeout",
+    "no route to host",
+    "network is unreachable",
+    "Client.Timeout exceeded",
+];
 
 /// What the configuration of the Docker CLI calls Docker Hub.
 const DOCKER_HUB: &str = "https://index.docker.io/v1/";
@@ -106,44 +126,85 @@ impl Engine {
             .build();
         let mut layers: BTreeMap<String, PullProgress> = BTreeMap::new();
         let login = login(registry(repository)).await;
-        let mut steps = pin!(self.client.create_image(Some(options), None, login));
+        let (client, allowance) = in_pieces(self.client.clone(), self.api, None);
+        let mut steps = pin!(client.create_image(Some(options), None, login));
         let result = loop {
             match timeout(PULL_TIMEOUT, steps.try_next()).await {
                 Ok(Ok(Some(step))) => {
+                    allowance.renew();
                     note(step, &mut layers);
                     tell(sum(&layers));
                 }
                 Ok(Ok(None)) => break Ok(()),
+                Ok(Err(_)) if allowance.is_spent() => return Err(endless(image)),
                 Ok(Err(error)) => break Err(error),
                 Err(_) => return Err(stalled(image)),
             }
         };
-        result.map_err(|error| {
-            let said = message(&error);
-            let is_unknown = ["no basic auth credentials", "unauthorized", "authentication required"]
-                .iter()
-                .any(|words| said.contains(words));
-            let host = registry(repository);
-            let host = if host == DOCKER_HUB { String::new() } else { format!(" {host}") };
-            match &error {
-                _ if is_unknown => Error::new(
-                    format!("image `{image}` cannot be pulled: its registry wants another login"),
-                    format!("log in as who runs homelab: `docker login{host}`"),
-                ),
-                EngineError::DockerResponseServerError {
-                    status_code: 404 | 403 | 401,
-                    ..
-                } => Error::new(
-                    format!("image `{image}` does not exist, or its registry wants another login"),
-                    format!("check the name; `docker pull {image}` shows what the registry says, `docker login{host}` logs in"),
-                ),
-                _ => Error::new(
-                    format!("image `{image}` cannot be pulled: {said}"),
-                    format!("check the name and this machine's way to the registry; `docker pull {image}` tries again"),
-                ),
-            }
-        })
+        let Err(error) = result else {
+            // Who ends before the image is there has not said that it failed.
+            return match self.image(image).await? {
+                Some(_) => Ok(()),
+                None => Err(Error::new(
+                    format!(
+                        "image `{image}` cannot be pulled: the Engine told no more before it was there"
+                    ),
+                    pull_again(image),
+                )),
+            };
+        };
+        Err(refused(image, repository, &error))
     }
+}
+
+/// Why an image was not pulled.
+fn refused(image: &str, repository: &str, error: &EngineError) -> Error {
+    let said = message(error);
+    let what = format!("image `{image}` cannot be pulled");
+    if let Some(full) = disk_full(&what, &said) {
+        return full;
+    }
+    let says = |words: &[&str]| words.iter().any(|words| said.contains(words));
+    let host = registry(repository);
+    let is_hub = host == DOCKER_HUB;
+    let login = if is_hub {
+        String::new()
+    } else {
+        format!(" {host}")
+    };
+    if says(&LOGIN_WANTED) {
+        return Error::new(
+            format!("{what}: its registry wants another login"),
+            format!("log in as who runs homelab: `docker login{login}`"),
+        );
+    }
+    if says(&REGISTRY_AWAY) {
+        let host = if is_hub { "Docker Hub" } else { host };
+        return Error::new(
+            format!("{what}: its registry, {host}, cannot be reached"),
+            format!(
+                "see whether this machine finds its name and reaches it; `docker pull {image}` tries again"
+            ),
+        );
+    }
+    match error {
+        EngineError::DockerResponseServerError {
+            status_code: 404 | 403 | 401,
+            ..
+        } => Error::new(
+            format!("image `{image}` does not exist, or its registry wants another login"),
+            format!(
+                "check the name; `docker pull {image}` shows what the registry says, `docker login{login}` logs in"
+            ),
+        ),
+        _ => Error::new(format!("{what}: {said}"), pull_again(image)),
+    }
+}
+
+fn pull_again(image: &str) -> String {
+    format!(
+        "check the name and this machine's way to the registry; `docker pull {image}` tries again"
+    )
 }
 
 fn sum(layers: &BTreeMap<String, PullProgress>) -> PullProgress {
@@ -161,6 +222,13 @@ fn stalled(image: &str) -> Error {
             "image `{image}` cannot be pulled: the Engine told nothing new for {minutes} minutes"
         ),
         format!("see whether this machine reaches the registry; `docker pull {image}` tries again"),
+    )
+}
+
+fn endless(image: &str) -> Error {
+    Error::new(
+        format!("image `{image}` cannot be pulled: what the Engine tells of it has no end"),
+        "`journalctl -u docker` may tell more; run the command again when the cause is gone",
     )
 }
 

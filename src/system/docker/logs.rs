@@ -5,11 +5,11 @@ mod lines;
 
 pub use lines::LogPiece;
 
-use super::connect::with_path;
-use super::{Engine, engine_error, with_timeout};
+use super::connect::in_pieces;
+use super::{Engine, LONGEST_MESSAGE, engine_error, with_timeout};
 use crate::error::Error;
 use frames::{Frames, Writer};
-use futures_util::StreamExt;
+use futures_util::TryStreamExt;
 use lines::Lines;
 use std::cell::Cell;
 use std::ops::ControlFlow;
@@ -26,9 +26,6 @@ pub struct Tail {
     /// Only what is not older, in seconds since 1970.
     pub since: Option<i32>,
 }
-
-/// How much is shown of what the Engine says of a log that it cannot read, in bytes.
-const COMPLAINT: usize = 1000;
 
 impl Engine {
     /// Hands the lines of a container's log on, until it ends or nobody wants more of it.
@@ -47,7 +44,8 @@ impl Engine {
         let has_terminal = container.config.and_then(|config| config.tty) == Some(true);
         // bollard 0.21.1 takes logs apart itself, and searches all that it has of a line for its end whenever more comes. What it
         // hands on as it comes is the file system of a container.
-        let client = with_path(self.without_limit(), self.api, &path(name, tail));
+        let path = path(name, tail);
+        let (client, allowance) = in_pieces(self.client.clone(), self.api, Some(path));
         let mut chunks = std::pin::pin!(client.export_container(name));
         let mut frames = Frames::new(has_terminal);
         let [mut out, mut err] = [Lines::new(false), Lines::new(true)];
@@ -58,13 +56,22 @@ impl Engine {
                 is_wanted.set(hand(piece).is_continue());
             }
         };
-        while let Some(chunk) = chunks.next().await {
-            let chunk = chunk.map_err(|error| engine_error(&what, &error))?;
+        loop {
+            let chunk = chunks.try_next();
+            let chunk = if tail.follow {
+                chunk.await
+            } else {
+                with_timeout(chunk).await
+            };
+            let Some(chunk) = chunk.map_err(|error| engine_error(&what, &error))? else {
+                break;
+            };
+            allowance.renew();
             frames.push(&chunk, |writer, bytes| match writer {
                 Writer::Out => out.push(bytes, &mut next),
                 Writer::Err => err.push(bytes, &mut next),
                 Writer::Engine => {
-                    complaint.extend(bytes.iter().take(COMPLAINT - complaint.len()));
+                    complaint.extend(bytes.iter().take(LONGEST_MESSAGE - complaint.len()));
                 }
             });
             if !is_wanted.get() {

@@ -1,9 +1,9 @@
 //! Networks and volumes: making them, and removing networks.
 
-use super::{Engine, engine_error, ignore_not_found, message, request, with_timeout};
+use super::{Engine, act, engine_error, ignore_not_found, message, request, with_timeout};
 use crate::diff::step::{NetworkAction, NewNetwork, VolumeAction};
 use crate::error::Error;
-use crate::plan::naming::{LABEL_ENVIRONMENT, compose_label, network_name};
+use crate::plan::naming::{LABEL_COMPOSE_NETWORK, LABEL_ENVIRONMENT, compose_label, network_name};
 use crate::plan::{ComposeNetwork, ComposeVolume, ip_range};
 use bollard::errors::Error as EngineError;
 use bollard::models::{Ipam, IpamConfig, NetworkCreateRequest, VolumeCreateRequest};
@@ -63,15 +63,15 @@ impl Engine {
             )])),
             ..NetworkCreateRequest::default()
         };
-        let mut result = self.client.create_network(request.clone()).await;
+        let mut result = act(self.client.create_network(request.clone())).await;
         if let Err(EngineError::DockerResponseServerError { .. }) = &result {
             // A run that was killed may just be having it made: 409 then, or, on 20.10, an overlap with its pool. Whether
             // it is as planned is looked at afterwards.
             tokio::time::sleep(CONFLICT_PAUSE).await;
-            if self.has_own_network(&name).await {
+            if self.has_network(&name, LABEL_ENVIRONMENT).await {
                 return Ok(());
             }
-            result = self.client.create_network(request).await;
+            result = act(self.client.create_network(request)).await;
         }
         let what = format!("make network `{name}`");
         result
@@ -79,10 +79,11 @@ impl Engine {
             .map_err(|error| engine_error(&what, &error))
     }
 
-    async fn has_own_network(&self, name: &str) -> bool {
+    /// Whether there is a network of that name with that label of ours.
+    async fn has_network(&self, name: &str, label: &str) -> bool {
         let network = with_timeout(self.client.inspect_network(name, None)).await;
         let labels = network.ok().and_then(|network| network.labels);
-        labels.is_some_and(|labels| labels.contains_key(LABEL_ENVIRONMENT))
+        labels.is_some_and(|labels| labels.contains_key(label))
     }
 
     /// Removes a network by its id.
@@ -90,7 +91,7 @@ impl Engine {
     /// # Errors
     /// When a container was attached meanwhile, or the Engine fails. A network that is gone is no failure.
     async fn remove_network(&self, name: &str, id: &str) -> Result<(), Error> {
-        let result = self.client.remove_network(id).await;
+        let result = act(self.client.remove_network(id)).await;
         ignore_not_found(result, &format!("remove network `{name}`"))
     }
 
@@ -100,13 +101,13 @@ impl Engine {
     /// When its addresses overlap with others, or the Engine fails.
     async fn create_compose_network(&self, network: &ComposeNetwork) -> Result<(), Error> {
         let request = request::network_request(network);
-        let result = self.client.create_network(request).await;
+        let result = act(self.client.create_network(request)).await;
         let what = format!("make network `{}`", network.name);
         match result {
             // A run that was killed may just have made it; whether it is the same is looked at next time.
             Err(EngineError::DockerResponseServerError {
                 status_code: 409, ..
-            }) => Ok(()),
+            }) if self.has_network(&network.name, LABEL_COMPOSE_NETWORK).await => Ok(()),
             Err(error) if message(&error).contains("overlap") => Err(Error::new(
                 format!("cannot {what}: another network has some of its addresses"),
                 "`docker network ls` and `docker network inspect` show which; change its `ipam`, or take it out",
@@ -137,7 +138,7 @@ impl Engine {
             labels: Some(volume.labels.clone().into_iter().chain(own).collect()),
             ..VolumeCreateRequest::default()
         };
-        let result = self.client.create_volume(request).await;
+        let result = act(self.client.create_volume(request)).await;
         let what = format!("make volume `{name}`");
         result
             .map(|_| ())

@@ -1,6 +1,7 @@
 //! Waiting for containers: until they are healthy, have done their work, or run at all.
 
-use super::{Engine, engine_error, with_timeout};
+use super::connect::in_pieces;
+use super::{ENGINE_TIMEOUT, Engine, engine_error, with_timeout};
 use crate::error::{Diagnostic, Error};
 use crate::plan::DependencyCondition;
 use crate::state::ContainerExit;
@@ -10,6 +11,7 @@ use bollard::query_parameters::{EventsOptionsBuilder, WaitContainerOptionsBuilde
 use futures_util::StreamExt;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
+use tokio::time::timeout;
 
 /// How long a container without a healthcheck must live to count as running.
 const ALIVE_AFTER: Duration = Duration::from_millis(500);
@@ -114,7 +116,8 @@ impl Engine {
             ("event", vec!["health_status", "die", "start", "destroy"]),
         ]);
         let options = EventsOptionsBuilder::new().filters(&filters).build();
-        let mut events = std::pin::pin!(self.client.events(Some(options)).fuse());
+        let (client, allowance) = in_pieces(self.client.clone(), self.api, None);
+        let mut events = std::pin::pin!(client.events(Some(options)).fuse());
         loop {
             match readiness(&self.inspect(name).await?) {
                 Readiness::Ready => return Ok(()),
@@ -146,9 +149,9 @@ impl Engine {
                     }));
                 }
             }
-            // Looking again after a while hears what happened before anybody listened.
+            // Looking again after a while hears what happened before anybody listened, and when the Engine tells no more.
             tokio::select! {
-                _ = events.select_next_some() => {}
+                Some(_) = events.next() => allowance.renew(),
                 () = tokio::time::sleep(ALIVE_AFTER) => {}
             }
         }
@@ -159,11 +162,12 @@ impl Engine {
             let options = WaitContainerOptionsBuilder::new()
                 .condition("not-running")
                 .build();
-            let client = self.without_limit();
-            let answer = client.wait_container(name, Some(options)).next().await;
-            match answer {
-                None | Some(Ok(_) | Err(EngineError::DockerContainerWaitError { .. })) => {}
-                Some(Err(error)) => {
+            // It takes as long as it takes; whether the Engine still answers is seen in between.
+            let mut wait = self.client.wait_container(name, Some(options));
+            match timeout(ENGINE_TIMEOUT, wait.next()).await {
+                Err(_)
+                | Ok(None | Some(Ok(_) | Err(EngineError::DockerContainerWaitError { .. }))) => {}
+                Ok(Some(Err(error))) => {
                     return Err(engine_error(
                         &format!("wait for container `{name}`"),
                         &error,
