@@ -285,8 +285,15 @@ impl Server {
 
     /// Runs homelab with the server's /etc/homelab/homelab.toml.
     pub fn homelab(&self, line: &str) -> Run {
+        self.homelab_with("A=", line)
+    }
+
+    /// The same with a variable.
+    pub fn homelab_with(&self, variable: &str, line: &str) -> Run {
         let output = self
-            .command("homelab")
+            .command("env")
+            .arg(variable)
+            .arg("homelab")
             .args(line.split_whitespace())
             .output()
             .expect("nsenter runs");
@@ -313,7 +320,7 @@ impl Server {
     }
 
     /// A path of the server as this machine sees it.
-    #[allow(dead_code, reason = "the benchmark alone needs it")]
+    #[allow(dead_code, reason = "the demonstration needs it not")]
     pub fn path(&self, path: &str) -> String {
         format!("/proc/{}/root{path}", self.init().expect("the server runs"))
     }

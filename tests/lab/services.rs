@@ -155,7 +155,7 @@ fn every_key_reaches_the_container(suite: &str) {
 }
 
 /// Starts a registry; Debian's own settings would want a password.
-fn registry(pi: &Server, port: u16, more: &str) {
+pub fn registry(pi: &Server, port: u16, more: &str) {
     let file = format!("/run/registry-{port}.yml");
     pi.write(
         &file,
