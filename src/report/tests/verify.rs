@@ -15,6 +15,7 @@ pub(super) fn proof(reached: &[(usize, usize)]) -> Matrix {
         name: name.to_owned(),
         address: Ipv4Addr::new(192, 168, 1, last),
         role,
+        lan: None,
         is_ours,
         is_here: true,
     };
@@ -95,6 +96,7 @@ fn people() -> Vec<Node> {
         name: name.to_owned(),
         address: Ipv4Addr::new(192, 168, 1, last),
         role,
+        lan: None,
         is_ours: true,
         is_here: true,
     };
