@@ -14,13 +14,19 @@ struct Still {
 
 impl Still {
     fn says(answer: &'static str) -> Self {
+        Self::answers(move |_| answer.to_owned())
+    }
+
+    fn answers(answer: impl Fn(&str) -> String + Send + 'static) -> Self {
         let folder = tempfile::tempdir().unwrap_or_else(|error| unreachable!("{error}"));
         let listener = UnixListener::bind(folder.path().join("sock"));
         let listener = listener.unwrap_or_else(|error| unreachable!("{error}"));
         tokio::spawn(async move {
             let mut held = Vec::new();
             while let Ok((mut client, _)) = listener.accept().await {
-                let _ = client.read(&mut [0; 4096]).await;
+                let mut call = [0; 4096];
+                let _ = client.read(&mut call).await;
+                let answer = answer(&String::from_utf8_lossy(&call));
                 let _ = client.write_all(answer.as_bytes()).await;
                 held.push(client);
             }
@@ -181,4 +187,22 @@ async fn who_waits_for_a_container_sees_that_the_engine_stands_still() {
     assert_eq!(timed(completed).await, ends(60));
     let healthy = engine.wait_for("x", DependencyCondition::Healthy);
     assert_eq!(timed(healthy).await, ends(30));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_container_does_so_when_the_engine_tells_no_more() {
+    let still = Still::answers(|call| {
+        let inspected = r#"{"State":{"Running":true,"Health":{"Status":"starting"}}}"#;
+        let text = if call.contains("/events") {
+            ""
+        } else {
+            inspected
+        };
+        let length = text.len();
+        format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{text}")
+    });
+    let engine = still.engine();
+    let wait = engine.wait_for("x", DependencyCondition::Healthy);
+    let waited = tokio::time::timeout(Duration::from_secs(10), Box::pin(wait)).await;
+    assert!(waited.is_err(), "{waited:?}");
 }
