@@ -255,7 +255,7 @@ const FOREIGN: [&str; 12] = [
     "Docker responded",
 ];
 
-/// One fault for each call; with `HOMELAB_FAULTS=all` each fault for each call, which takes a quarter of an hour.
+/// One fault for each call; with `HOMELAB_FAULTS=all` each fault for each call, which takes eight minutes.
 fn every_call_may_fail_in_every_way(suite: &str) {
     let (_home, pi) = home_and_pi(suite);
     registry(&pi, 5000, "");
