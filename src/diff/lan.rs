@@ -49,9 +49,15 @@ pub fn other_hosts(plan: &Plan, host: &Host) -> impl Iterator<Item = Ipv4Addr> {
     others.map(|other| other.address)
 }
 
-/// That somebody on the LAN has an address which is about to be taken.
+/// That somebody on the LAN has an address which is about to be taken. A container of this host that has it answers the shim too.
 pub fn taken(plan: &Plan, address: Ipv4Addr, state: &State) -> Option<Diagnostic> {
-    let holders = holders(plan, address, state)?;
+    let is_own = |mac: &Mac| {
+        let here = state.docker.containers.iter();
+        let mut here = here.flat_map(|container| container.networks.values());
+        here.any(|own| own.address == Some(address) && own.mac == Some(*mac))
+    };
+    let others = state.holders(address).filter(|mac| !is_own(mac));
+    let holders = holders(plan, address, others, state)?;
     Some(Diagnostic::error(
         format!("{address} is taken: {holders} answers for it on the LAN"),
         "take the address from that machine, or plan another one; then run this again",
@@ -61,7 +67,7 @@ pub fn taken(plan: &Plan, address: Ipv4Addr, state: &State) -> Option<Diagnostic
 /// That somebody on the LAN has the address of a shim that is about to be made: two that answer for one address break each
 /// other.
 pub fn shim_taken(plan: &Plan, host: &Host, state: &State) -> Option<Diagnostic> {
-    let holders = holders(plan, host.shim, state)?;
+    let holders = holders(plan, host.shim, state.holders(host.shim), state)?;
     Some(Diagnostic::error(
         format!(
             "another machine has {}, the address of this host's shim: {holders} answers for it on the LAN",
@@ -75,9 +81,13 @@ pub fn shim_taken(plan: &Plan, host: &Host, state: &State) -> Option<Diagnostic>
 }
 
 /// Who answered for an address, by hardware address and what is known of it.
-fn holders(plan: &Plan, address: Ipv4Addr, state: &State) -> Option<String> {
-    let words: Vec<String> = state
-        .holders(address)
+fn holders(
+    plan: &Plan,
+    address: Ipv4Addr,
+    macs: impl Iterator<Item = Mac>,
+    state: &State,
+) -> Option<String> {
+    let words: Vec<String> = macs
         .map(|mac| match about(plan, address, mac, state) {
             Some(about) => format!("{mac} ({about})"),
             None => mac.to_string(),
@@ -157,7 +167,7 @@ pub fn duplicates<'a>(
     own_addresses(plan, host, state)
         .into_iter()
         .filter_map(|(address, whose)| {
-            let holders = holders(plan, address, state)?;
+            let holders = holders(plan, address, state.holders(address), state)?;
             let what = format!(
                 "another machine has {address}, the address of {whose}: {holders} answers for it on the LAN"
             );
