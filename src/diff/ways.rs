@@ -40,6 +40,8 @@ pub fn astray(plan: &Plan, host: &Host, state: &State) -> Vec<Diagnostic> {
     }
     let sentence = |((link, table), addresses): ((Option<&str>, u32), Vec<Ipv4Addr>)| {
         let to = joined(&addresses, ", ");
+        // `ip route get` takes one.
+        let first = joined(addresses.get(..1).unwrap_or_default(), "");
         let shim = &plan.shim_name;
         match link {
             Some(link) => Diagnostic::error(
@@ -53,7 +55,7 @@ pub fn astray(plan: &Plan, host: &Host, state: &State) -> Vec<Diagnostic> {
             ),
             None => Diagnostic::error(
                 format!("this host may not send packets to {to}: a rule or a route forbids it"),
-                format!("`ip rule` and `ip route get {to}` show what; take it away"),
+                format!("`ip rule` and `ip route get {first}` show what; take it away"),
             ),
         }
     };

@@ -1,8 +1,9 @@
 //! cgroup v2 as the kernel shows it: asking here takes microseconds, asking systemd or the Engine milliseconds.
 
-use crate::plan::naming::PARENT_SLICE;
+use crate::plan::naming::{ENGINES_SLICE, PARENT_SLICE};
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Where the unified hierarchy is (`cgroups(7)`).
@@ -85,11 +86,21 @@ pub fn slices_by_container() -> BTreeMap<String, String> {
     found
 }
 
+/// The cgroup of a process; `None` where it is in none of v2. The other lines are of v1, whose cgroups filter nothing.
+///
+/// # Errors
+/// When the process is gone, or homelab may not.
+pub fn cgroup_of_process(process: u32) -> io::Result<Option<String>> {
+    let cgroups = fs::read_to_string(format!("/proc/{process}/cgroup"))?;
+    let mut lines = cgroups.lines();
+    let unified = lines.find_map(|line| line.strip_prefix("0::"));
+    Ok(unified.map(str::to_owned))
+}
+
 /// The slice of the first process of a container, or whatever else its cgroup is in.
 pub fn slice_of_process(process: u32) -> Option<String> {
-    let cgroups = fs::read_to_string(format!("/proc/{process}/cgroup")).ok()?;
-    let unified = cgroups.lines().find_map(|line| line.strip_prefix("0::"))?;
-    let slice = Path::new(unified).parent()?.file_name()?;
+    let cgroup = cgroup_of_process(process).ok()??;
+    let slice = Path::new(&cgroup).parent()?.file_name()?;
     slice.to_str().map(str::to_owned)
 }
 

@@ -57,10 +57,6 @@ impl Netlink {
         &self,
         addresses: impl IntoIterator<Item = Ipv4Addr>,
     ) -> Result<Vec<Way>, Error> {
-        let messages = dump(self.handle.link().get().execute(), "list the links").await?;
-        let names = messages.iter();
-        let names = names.map(|message| (message.header.index, name_of(message)));
-        let names: BTreeMap<u32, String> = names.collect();
         let mut ways = Vec::new();
         for address in addresses {
             let mut question = RouteMessageBuilder::<Ipv4Addr>::new()
@@ -83,7 +79,7 @@ impl Netlink {
             };
             for attribute in attributes {
                 match attribute {
-                    RouteAttribute::Oif(index) => way.link = names.get(&index).cloned(),
+                    RouteAttribute::Oif(index) => way.link = Some(self.link_name(index).await?),
                     RouteAttribute::Table(table) => way.table = table,
                     _ => {}
                 }
@@ -93,9 +89,22 @@ impl Netlink {
         Ok(ways)
     }
 
-    async fn addresses(&self) -> Result<BTreeMap<u32, Vec<Ipv4Net>>, Error> {
+    /// The name of a link: as it was seen, or of one that came since then.
+    async fn link_name(&self, index: u32) -> Result<String, Error> {
+        let is_it = |(name, seen): (&String, &u32)| (*seen == index).then(|| name.clone());
+        let seen = self.seen().iter().find_map(is_it);
+        if let Some(name) = seen {
+            return Ok(name);
+        }
+        let question = self.handle.link().get().match_index(index);
+        let messages = dump(question.execute(), "name a link").await?;
+        Ok(messages.iter().map(name_of).collect())
+    }
+
+    /// The addresses of each link, with the time since when it has them.
+    async fn addresses(&self) -> Result<BTreeMap<u32, Vec<(Ipv4Net, Option<u64>)>>, Error> {
         let messages = dump(self.handle.address().get().execute(), "list the addresses").await?;
-        let mut all: BTreeMap<u32, Vec<Ipv4Net>> = BTreeMap::new();
+        let mut all: BTreeMap<u32, Vec<(Ipv4Net, Option<u64>)>> = BTreeMap::new();
         for message in messages {
             // IFA_LOCAL is the own address; IFA_ADDRESS is the peer's on a point-to-point link.
             let address = message
