@@ -112,6 +112,7 @@ async fn engine(own: &[Ipv4Addr]) -> Result<Result<(Engine, Docker), Diagnostic>
         version: engine.version.clone(),
         api: engine.api,
         cgroup_driver,
+        started: cgroups::engine_started(),
         networks,
         containers,
         ..Docker::default()

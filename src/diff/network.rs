@@ -227,7 +227,11 @@ fn sort_networks<'a>(
             Some(_) => differences(target, network),
         };
         let older = planned.and_then(|_| older_shape(network, target.plan.gateway));
-        if attached.is_empty() && !differences.texts.is_empty() {
+        let goes = attached.is_empty() && (!differences.texts.is_empty() || older.is_some());
+        if goes && let Err(lost) = preflight::removable(network, state) {
+            diff.errors.push(lost);
+            sorted.kept.push(network);
+        } else if attached.is_empty() && !differences.texts.is_empty() {
             sorted.outdated.push((network, differences));
         } else if attached.is_empty()
             && let Some(older) = older

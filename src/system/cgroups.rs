@@ -41,10 +41,15 @@ pub fn engine_process() -> Option<String> {
     fs::read_to_string(ENGINE_PID).ok()
 }
 
+/// When that dockerd was started, in hundredths of a second since the boot.
+pub fn engine_started() -> Option<u64> {
+    engine_process().and_then(|pid| started(pid.trim()))
+}
+
 /// Whether one of these containers runs in a scope of systemd and was started by the dockerd that runs now: then its cgroup
 /// driver is `systemd`. For a container that outlived its dockerd (`live-restore`) that says nothing.
 pub fn has_scope_of_running_engine<'a>(ids: impl IntoIterator<Item = &'a str>) -> bool {
-    let Some(engine) = engine_process().and_then(|pid| started(pid.trim())) else {
+    let Some(engine) = engine_started() else {
         return false;
     };
     let slices = slices_of_containers();
@@ -109,10 +114,11 @@ fn slices_of_containers() -> Vec<PathBuf> {
     let root = Path::new(CGROUPS);
     let ours = fs::read_dir(root.join(PARENT_SLICE)).into_iter().flatten();
     let ours = ours.filter_map(|entry| Some(entry.ok()?.path()));
-    ours.chain([root.join("system.slice")]).collect()
+    ours.chain([root.join(ENGINES_SLICE)]).collect()
 }
 
-/// When a process was started, in clock ticks since the boot (`proc_pid_stat(5)`, field 22).
+/// When a process was started, in clock ticks since the boot (`proc_pid_stat(5)`, field 22): a hundred a second on every machine
+/// that Docker runs on.
 fn started(pid: &str) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The second field is the program's name in parentheses, which may hold anything.

@@ -40,9 +40,13 @@ impl Netlink {
         let mut addresses = self.addresses().await?;
         let links = messages
             .iter()
-            .map(|message| Link {
-                addresses: addresses.remove(&message.header.index).unwrap_or_default(),
-                ..link_of(message, &names, &bridges)
+            .map(|message| {
+                let own = addresses.remove(&message.header.index).unwrap_or_default();
+                Link {
+                    addressed: own.iter().filter_map(|(_, since)| *since).min(),
+                    addresses: own.into_iter().map(|(net, _)| net).collect(),
+                    ..link_of(message, &names, &bridges)
+                }
             })
             .collect();
         Ok((links, self.routes(&names).await?))
@@ -116,7 +120,14 @@ impl Netlink {
                 });
             if let Some(net) = address.and_then(|a| Ipv4Net::new(a, message.header.prefix_len).ok())
             {
-                all.entry(message.header.index).or_default().push(net);
+                // `ifa_cacheinfo` of linux/if_addr.h: `cstamp` is when it came, in hundredths of a second since the boot.
+                let mut attributes = message.attributes.iter();
+                let since = attributes.find_map(|attribute| match attribute {
+                    AddressAttribute::CacheInfo(info) => Some(u64::from(info.cstamp)),
+                    _ => None,
+                });
+                let all = all.entry(message.header.index).or_default();
+                all.push((net, since));
             }
         }
         Ok(all)

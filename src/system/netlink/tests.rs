@@ -88,6 +88,8 @@ fn what_is_made_is_what_is_read() {
             expected.alias = Some("homelab: shim".to_owned());
             expected.arp_filter = true;
             expected.addresses = vec![address];
+            expected.addressed = link(&netlink, "shim").await.addressed;
+            assert!(expected.addressed.is_some());
             (expected.up, expected.carrier) = (true, true);
             assert_eq!(link(&netlink, "shim").await, expected);
 
