@@ -89,6 +89,12 @@ impl Findings {
             let up = diff(&Request::NetworkUp(host, unit), plan, state);
             self.add_result("homelab network-up", up);
         }
+        if let Some(other) = shim_service::other_program(unit, state) {
+            self.add(Finding {
+                about: SHIM_UNIT.to_owned(),
+                ..Finding::from(other)
+            });
+        }
     }
 
     /// Adds why an environment is not kept apart or within its limits.
@@ -134,9 +140,7 @@ impl Findings {
         for (about, duplicate) in lan::duplicates(plan, host, state) {
             self.add(Finding {
                 about,
-                what: duplicate.what,
-                fix: duplicate.hint.unwrap_or_default(),
-                place: None,
+                ..duplicate.into()
             });
         }
     }
@@ -189,17 +193,23 @@ impl Findings {
 
     /// Adds what stands in the way of the plan, with its place when it is in a file.
     pub fn add_diagnostic(&mut self, diagnostic: Diagnostic) {
-        self.add(Finding {
-            about: String::new(),
-            what: diagnostic.what,
-            fix: diagnostic.hint.unwrap_or_default(),
-            place: diagnostic.place.map(|place| place.span),
-        });
+        self.add(diagnostic.into());
     }
 
     fn add(&mut self, finding: Finding) {
         if !self.all.iter().any(|known| known.what == finding.what) {
             self.all.push(finding);
+        }
+    }
+}
+
+impl From<Diagnostic> for Finding {
+    fn from(diagnostic: Diagnostic) -> Self {
+        Self {
+            about: String::new(),
+            what: diagnostic.what,
+            fix: diagnostic.hint.unwrap_or_default(),
+            place: diagnostic.place.map(|place| place.span),
         }
     }
 }
