@@ -338,6 +338,11 @@ impl Network {
         self.labels.get(LABEL_ENVIRONMENT).map(String::as_str)
     }
 
+    /// The environment that homelab made it for, of either kind.
+    pub fn owner(&self) -> Option<&str> {
+        self.environment().or_else(|| self.compose_environment())
+    }
+
     /// Whether it was made from what has this fingerprint.
     pub fn is_made_from(&self, fingerprint: &str) -> bool {
         self.labels
