@@ -1,10 +1,13 @@
 //! What there is beside what the plan says, on one screen. Pure.
 
+mod networks;
+mod unplanned;
+
 use super::difference::{Difference, Object};
 use super::links::shim_routes;
-use super::{Diff, Request, Selection, containers, diff, lan, named, preflight, ways};
+use super::{Diff, Request, Selection, containers, diff, lan, preflight, shim_service, ways};
 use crate::error::{Diagnostic, Error, Span};
-use crate::plan::naming::{self, SHIM_UNIT};
+use crate::plan::naming::SHIM_UNIT;
 use crate::plan::unit_files::ShimUnit;
 use crate::plan::{CompleteService, Env, Host, Isolation, Plan, Service};
 use crate::state::{Container, ContainerHealth, Route, State};
@@ -103,27 +106,6 @@ impl Findings {
         let limits = preflight::limits(plan, env, state);
         for missing in [isolation.err(), limits.err()].into_iter().flatten() {
             self.add_diagnostic(missing);
-        }
-    }
-
-    /// Adds environments that still run here although the plan does not have them.
-    pub fn add_unplanned(&mut self, plan: &Plan, state: &State) {
-        let containers = state.docker.containers.iter();
-        let ours = containers.filter_map(|container| Some((container.service()?.0, container)));
-        let mut left: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-        for (env, container) in ours.filter(|(env, _)| plan.env(env).is_none()) {
-            left.entry(env).or_default().push(&container.name);
-        }
-        for (env, containers) in left {
-            self.add(Finding {
-                about: naming::network_name(env),
-                what: format!(
-                    "the plan has no environment `{env}`, and its containers are here: {}",
-                    named(containers)
-                ),
-                fix: format!("`homelab env-down --env {env}`, then `homelab network-up`"),
-                place: None,
-            });
         }
     }
 
@@ -234,7 +216,7 @@ impl Status {
         let differs = |name: &str| findings.iter().any(|finding| finding.about == name);
         let mut items = vec![shim(plan, host, state, &differs), unit(state, &differs)];
         items.push(isolation(plan, state, &differs));
-        items.extend(plan.envs.iter().map(|env| network(env, state, &differs)));
+        items.extend(networks::items(plan, state, &differs));
         let services = plan
             .envs
             .iter()
@@ -363,42 +345,6 @@ fn isolation(plan: &Plan, state: &State, differs: &dyn Fn(&str) -> bool) -> Item
             Isolation::Enforced => "in force; `homelab verify` proves it with packets".to_owned(),
         },
         differs: differ || (plan.isolation == Isolation::Enforced && !are_there),
-    }
-}
-
-fn network(env: &Env, state: &State, differs: &dyn Fn(&str) -> bool) -> Item {
-    let name = env.network();
-    let is = match state.docker.network(&name) {
-        None => missing(state).to_owned(),
-        Some(network) => {
-            let attached = state.docker.attached(&name);
-            let ours: Vec<&str> = state
-                .docker
-                .of_environment(&env.name)
-                .map(|(_, c)| c.name.as_str())
-                .collect();
-            let guests: Vec<&str> = attached
-                .iter()
-                .copied()
-                .filter(|name| !ours.contains(name))
-                .collect();
-            let mut text = format!(
-                "{} on {}, {} containers",
-                env.range,
-                network.parent.as_deref().unwrap_or("nothing"),
-                attached.len()
-            );
-            if !guests.is_empty() {
-                text = format!("{text}, not made by homelab: {}", guests.join(", "));
-            }
-            text
-        }
-    };
-    Item {
-        kind: "network",
-        differs: differs(&name),
-        name,
-        state: is,
     }
 }
 
