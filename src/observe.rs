@@ -1,9 +1,9 @@
 //! Asks the kernel, systemd and the Engine what there is. Reads only.
 
-use crate::diff::{lan, ways};
+use crate::diff::{lan, preflight, ways};
 use crate::error::{Diagnostic, Error};
 use crate::plan::naming::slice_name;
-use crate::plan::{CompleteService, Env, Host, Plan};
+use crate::plan::{CompleteService, Env, Host, Plan, PlannedShim};
 use crate::state::{Answer, Container, ContainerHealth, Docker, State, Way};
 use crate::system::docker::Engine;
 use crate::system::netlink::Netlink;
@@ -216,83 +216,114 @@ pub async fn services(
     state.docker.images = images;
     state.docker.volumes = volumes;
     if let Lan::Asked(host) = lan {
-        ask_for_new(plan, env, host, services, state).await?;
+        let asked = ask_for_new(plan, env, host, services, state).await?;
+        if state.answered.iter().any(|it| asked.contains(&it.address)) {
+            look_for_late_starts(engine, state).await?;
+        }
     }
     Ok(())
 }
 
-/// Asks the LAN until everybody who takes a new address has one that nobody answers for. One round is enough unless many of
-/// those that the plan leaves open are taken.
+/// Looks again at containers of ours that did not run: the Engine may have been starting one for a run that was killed, and then it
+/// is the container itself that answered for its address.
+async fn look_for_late_starts(engine: &Engine, state: &mut State) -> Result<(), Error> {
+    let ours = state.docker.containers.iter();
+    let ours = ours.filter(|found| found.service().is_some() && !found.is_running());
+    let names: Vec<String> = ours.map(|found| found.name.clone()).collect();
+    for name in &names {
+        // The Engine answers as soon as it is done with that container.
+        engine.health(name, SystemTime::now()).await?;
+    }
+    let mut containers = engine.containers().await?;
+    find_slices(engine, &mut containers).await?;
+    let late = containers.iter().filter(|found| found.is_running());
+    let late = late.filter(|found| names.contains(&found.name));
+    let late = late.flat_map(|found| found.networks.values());
+    let own: BTreeSet<Answer> = late
+        .filter_map(|endpoint| {
+            let (address, mac) = (endpoint.address?, endpoint.mac?);
+            Some(Answer { address, mac })
+        })
+        .collect();
+    state.answered.retain(|answer| !own.contains(answer));
+    state.docker.containers = containers;
+    Ok(())
+}
+
+/// Asks the LAN until everybody who takes a new address has one that nobody answers for; what it was asked for. One round is enough
+/// unless many of those that the plan leaves open are taken.
 async fn ask_for_new(
     plan: &Plan,
     env: &Env,
     host: &Host,
     services: &[CompleteService],
     state: &mut State,
-) -> Result<(), Error> {
-    // Without a shim nothing is taken.
-    if !state.link(&plan.shim_name).is_some_and(|shim| shim.up) {
-        return Ok(());
-    }
+) -> Result<BTreeSet<Ipv4Addr>, Error> {
     let mut asked = BTreeSet::new();
+    // Without a shim nothing is taken.
+    let shim = plan.shim_of(env, host);
+    let shim = shim.filter(|shim| state.link(&shim.name).is_some_and(|link| link.up));
+    let Some(shim) = shim else {
+        return Ok(asked);
+    };
     loop {
         let new =
             |state: &State, spare| lan::new_addresses(plan, env, host, services, state, spare);
         if new(state, 0).is_subset(&asked) {
-            return Ok(());
+            return Ok(asked);
         }
         if !arp::is_permitted() {
             state.lan_unasked = true;
-            return Ok(());
+            return Ok(asked);
         }
         let next: BTreeSet<Ipv4Addr> = new(state, SPARE).difference(&asked).copied().collect();
-        let answers = ask(&plan.shim_name, plan, host, next.iter().copied()).await?;
+        let answers = ask(&shim.name, &shim, plan, host, next.iter().copied()).await?;
         state.answered.extend(answers);
         asked.extend(next);
     }
 }
 
-/// Asks the LAN of a link who has addresses, and in the same second who the other hosts are.
+/// Asks the LAN of a shim, by a link, who has addresses, and in the same second who the other hosts are, where they are on it.
 async fn ask(
     link: &str,
+    shim: &PlannedShim<'_>,
     plan: &Plan,
     host: &Host,
     addresses: impl Iterator<Item = Ipv4Addr>,
 ) -> Result<Vec<Answer>, Error> {
-    let addresses: Vec<Ipv4Addr> = addresses.chain(lan::other_hosts(plan, host)).collect();
-    arp::probe(link, &addresses).await
+    let all = addresses.chain(lan::other_hosts(plan, host));
+    let here: Vec<Ipv4Addr> = lan::on_its_lan(plan, shim, all).into_iter().collect();
+    arp::probe(link, &here).await
 }
 
-/// That somebody else on the LAN has the address of a shim that is about to be made. The parent asks, as there may be no shim yet.
+/// Who on a shim's LAN has its address, which is about to be taken. The parent asks, as there may be no shim yet.
 ///
 /// # Errors
 /// When the kernel fails.
 pub async fn shim_holders(
     parent: &str,
+    shim: &PlannedShim<'_>,
     plan: &Plan,
     host: &Host,
-) -> Result<Option<Diagnostic>, Error> {
-    let state = State {
-        answered: ask(parent, plan, host, std::iter::once(host.shim)).await?,
-        ..State::default()
-    };
-    Ok(lan::shim_taken(plan, host, &state))
+) -> Result<Vec<Answer>, Error> {
+    ask(parent, shim, plan, host, std::iter::once(shim.address)).await
 }
 
-/// Who else on the LAN has addresses that are this host's. The parent asks: it hears neither this host nor its containers, so that
-/// every answer is somebody else's, even one from the same hardware address. Nobody where this process may not ask.
+/// Who else has addresses that are this host's, on each LAN that it is on. The parents ask: they hear neither this host nor its
+/// containers, so that every answer is somebody else's, even one from the same hardware address. Nobody where this process may not
+/// ask, or a parent is not fit.
 ///
 /// # Errors
 /// When the kernel fails.
-pub async fn duplicates(
-    parent: &str,
-    plan: &Plan,
-    host: &Host,
-    state: &State,
-) -> Result<Vec<Answer>, Error> {
+pub async fn duplicates(plan: &Plan, host: &Host, state: &State) -> Result<Vec<Answer>, Error> {
     if !arp::is_permitted() {
         return Ok(Vec::new());
     }
-    let own = lan::own_addresses(plan, host, state);
-    ask(parent, plan, host, own.into_keys()).await
+    let own: Vec<Ipv4Addr> = lan::own_addresses(plan, host, state).into_keys().collect();
+    let asked = plan.shims(host).filter_map(|shim| {
+        let parent = preflight::parent_of(&shim, plan, host, state).ok()?;
+        let own = own.clone();
+        Some(async move { ask(&parent.name, &shim, plan, host, own.into_iter()).await })
+    });
+    Ok(try_join_all(asked).await?.concat())
 }

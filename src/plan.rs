@@ -4,6 +4,7 @@ mod address;
 mod builder;
 mod compose_files;
 mod isolation;
+mod lan;
 pub mod naming;
 mod rules;
 mod service;
@@ -12,6 +13,7 @@ pub mod vendors;
 
 pub use address::{Mac, Range, Written, ip_range, joined, pool};
 pub use isolation::{Isolation, Limits, PlannedSlice};
+pub use lan::{OwnLan, PlannedShim, Seat};
 pub use service::{
     ApiSection, Attachment, CompleteService, ComposeNetwork, ComposePool, ComposeVolume,
     DependencyCondition, Device, FileSource, GivenFile, INTERFACE_NAME, PortBinding, PullPolicy,
@@ -48,7 +50,7 @@ pub struct Plan {
     pub reserved: Vec<(String, Range)>,
     /// In the order of the file.
     pub envs: Vec<Env>,
-    /// What the shim has routes to: the one prefix that covers all environments, else the exact cover of their ranges.
+    /// What the shim has routes to: the one prefix that covers all environments on this LAN, else the exact cover of their ranges.
     pub routes: Vec<Ipv4Net>,
     /// The environment for commands without `--env`.
     pub default_env: Option<String>,
@@ -76,6 +78,8 @@ pub struct Env {
     pub name: String,
     /// The addresses of its containers.
     pub range: Range,
+    /// The LAN that it is on alone; `None` for that of `[network]`.
+    pub lan: Option<OwnLan>,
     /// What its containers on a host may use together.
     pub limits: Limits,
     /// Its enabled services on all hosts, in the order of the files; once for each of its containers.
@@ -112,13 +116,17 @@ impl Plan {
         self.envs.iter().find(|env| env.name == name)
     }
 
-    /// The environments with the pools that they get where no network exists yet: each a bit wider than the one before.
+    /// The environments with the pools that they get where no network exists yet: on one LAN each a bit wider than the one before.
     pub fn planned_pools(&self) -> impl Iterator<Item = (&Env, Ipv4Net)> {
+        let mut steps = 0..=u8::MAX;
         // The rules see to it that there is a pool for each.
-        self.envs
-            .iter()
-            .zip(0..=u8::MAX)
-            .filter_map(|(env, step)| Some((env, pool(self.subnet, step)?)))
+        self.envs.iter().filter_map(move |env| {
+            let pool = match &env.lan {
+                Some(own) => own.subnet,
+                None => pool(self.subnet, steps.next()?)?,
+            };
+            Some((env, pool))
+        })
     }
 
     /// The host of that name.
@@ -145,6 +153,9 @@ impl Plan {
             if host.shim == address {
                 return Some(format!("shim-{}", host.name));
             }
+        }
+        if let Some(whose) = self.reserved_on_own_lan(address) {
+            return Some(whose);
         }
         self.reserved
             .iter()

@@ -7,7 +7,7 @@ pub mod matrix;
 mod questions;
 
 use crate::error::Error;
-use crate::plan::{Host, Plan};
+use crate::plan::{Host, Isolation, Plan, PlannedShim};
 use crate::state::State;
 use crate::system::Machine;
 use crate::system::cgroups;
@@ -43,7 +43,13 @@ pub async fn run(
     // Of each wave; those of this host itself answer all the time.
     let machines = (0..nodes.len()).filter(|place| is_machine(&nodes, *place));
     let mut agents = start(&nodes, machines).await?;
-    let questions = questions::questions(&nodes);
+    let mut questions = questions::questions(&nodes);
+    if plan.isolation == Isolation::Off {
+        // Then a router between two LANs decides.
+        let lan = |place: &usize| nodes.get(*place).map(|node| &node.lan);
+        let is_host = |place: &usize| nodes.get(*place).is_some_and(|n| n.role == Role::Host);
+        questions.retain(|(source, target)| is_host(source) || lan(source) == lan(target));
+    }
     let mut probes = ask_in_waves(&nodes, &mut agents, &questions).await?;
     let again: Vec<Question> = probes
         .iter()
@@ -162,10 +168,11 @@ fn counterparts(nodes: &[Node], wave: &[Question], id: &str) -> BTreeSet<Ipv4Add
     theirs.map(|node| node.address).collect()
 }
 
-/// The gateway, this host and its shim.
+/// This host, and on each LAN that it is on the gateway and its shim.
 fn machines(plan: &Plan, host: &Host) -> Vec<Node> {
-    let node = |id: &str, role, name: &str, address| Node {
+    let node = |id: &str, role, name: &str, address, shim: Option<&PlannedShim>| Node {
         id: id.to_owned(),
+        lan: shim.and_then(|shim| shim.env).map(|env| env.name.clone()),
         role,
         name: name.to_owned(),
         address,
@@ -174,11 +181,19 @@ fn machines(plan: &Plan, host: &Host) -> Vec<Node> {
         made_for: None,
         is_here: true,
     };
-    vec![
-        node("gateway", Role::Gateway, "gateway", plan.gateway),
-        node("host", Role::Host, &host.name, host.address),
-        node("host", Role::Shim, &plan.shim_name, host.shim),
-    ]
+    let mut nodes = vec![
+        node("gateway", Role::Gateway, "gateway", plan.gateway, None),
+        node("host", Role::Host, &host.name, host.address, None),
+    ];
+    for shim in plan.shims(host) {
+        let (name, address) = (shim.name.as_str(), shim.address);
+        if let Some(env) = shim.env {
+            let (gateway, router) = (plan.gateway_of(env), format!("gateway of {}", env.name));
+            nodes.push(node(&router, Role::Gateway, &router, gateway, Some(&shim)));
+        }
+        nodes.push(node("host", Role::Shim, name, address, Some(&shim)));
+    }
+    nodes
 }
 
 /// The running containers on the environments' networks, whoever made them.
@@ -201,6 +216,7 @@ async fn containers(plan: &Plan, engine: &Engine, state: &State) -> Result<Vec<N
             let process = engine.process(&container.id).await?;
             Ok::<_, Error>(process.map(|process| Node {
                 id: container.id.clone(),
+                lan: lan_of(plan, &env),
                 role: Role::Env(env),
                 name: container.name.clone(),
                 address,
@@ -217,6 +233,12 @@ async fn containers(plan: &Plan, engine: &Engine, state: &State) -> Result<Vec<N
     Ok(nodes)
 }
 
+/// The environment, where it has a LAN for its own.
+fn lan_of(plan: &Plan, env: &str) -> Option<String> {
+    let env = plan.env(env)?;
+    env.lan.as_ref().map(|_| env.name.clone())
+}
+
 /// The services of other hosts. They may not run: only what answers somebody counts.
 fn elsewhere(plan: &Plan, host: &Host) -> Vec<Node> {
     let envs = plan.envs.iter();
@@ -226,6 +248,7 @@ fn elsewhere(plan: &Plan, host: &Host) -> Vec<Node> {
         .filter_map(|service| {
             Some(Node {
                 id: service.container(),
+                lan: lan_of(plan, &service.env),
                 role: Role::Env(service.env.clone()),
                 name: format!("{} on {}", service.container(), service.host),
                 address: service.address?,

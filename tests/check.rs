@@ -88,6 +88,15 @@ fn the_real_plan_is_one_object_per_line() {
 }
 
 #[test]
+fn a_lan_of_an_environments_own_stands_in_the_table() {
+    homelab(repository())
+        .args(["check", "--config", "tests/cases/plans/own-lan.toml"])
+        .assert()
+        .success()
+        .stdout_eq(snapbox::file!["check/own-lan.stdout"]);
+}
+
+#[test]
 fn problems_are_objects_too() {
     homelab(&repository().join("tests/problems"))
         .args(["check", "--json", "--config", "unknown-key.toml"])

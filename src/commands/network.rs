@@ -15,14 +15,13 @@ impl Context<'_> {
     /// Everything that stands in the way or goes wrong.
     pub async fn network_up(&self, args: &ChangeArgs) -> Result<ExitStatus, Error> {
         let _turn = self.turn(args).await?;
-        let (machine, state) = observe::machine(self.plan).await?;
+        let (machine, mut state) = observe::machine(self.plan).await?;
         let host = self.host(&state)?;
         self.check_the_units_file(args, &state)?;
         let paths = self.unit_paths().ok();
         let unit = paths.as_ref().map(|paths| paths.unit(host));
         let request = Request::NetworkUp(host, unit);
-        self.check_shim_is_free(args, host, &request, &state)
-            .await?;
+        state.answered = self.ask_for_shims(args, host, &request, &state).await?;
         self.converge(args, &request, (&machine, &state)).await
     }
 

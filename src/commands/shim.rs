@@ -2,14 +2,15 @@
 
 use super::Context;
 use crate::cli::ChangeArgs;
-use crate::diff::{self, Request, preflight};
+use crate::diff::{self, Request, lan, preflight};
 use crate::error::{Diagnostic, Error, ExitStatus};
 use crate::observe;
-use crate::plan::Host;
 use crate::plan::naming::SHIM_UNIT;
 use crate::plan::unit_files::{self, ShimUnit};
-use crate::state::State;
+use crate::plan::{Host, PlannedShim};
+use crate::state::{Answer, State};
 use crate::system::systemd;
+use futures_util::future::try_join_all;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -20,14 +21,13 @@ impl Context<'_> {
     /// Everything that stands in the way or goes wrong.
     pub async fn shim_up(&self, args: &ChangeArgs) -> Result<ExitStatus, Error> {
         let _turn = self.turn(args).await?;
-        let (machine, state) = observe::machine(self.plan).await?;
+        let (machine, mut state) = observe::machine(self.plan).await?;
         let host = self.host(&state)?;
         self.check_the_units_file(args, &state)?;
         let paths = self.unit_paths().ok();
         let unit = paths.as_ref().map(|paths| paths.unit(host));
         let request = Request::ShimUp(host, unit);
-        self.check_shim_is_free(args, host, &request, &state)
-            .await?;
+        state.answered = self.ask_for_shims(args, host, &request, &state).await?;
         self.converge(args, &request, (&machine, &state)).await
     }
 
@@ -48,13 +48,12 @@ impl Context<'_> {
     /// Everything that stands in the way or goes wrong.
     pub async fn shim_install(&self, args: &ChangeArgs) -> Result<ExitStatus, Error> {
         let _turn = self.turn(args).await?;
-        let (machine, state) = observe::machine(self.plan).await?;
+        let (machine, mut state) = observe::machine(self.plan).await?;
         let host = self.host(&state)?;
         let paths = self.unit_paths()?;
         check_readable(Path::new(&paths.file))?;
         let request = Request::ShimInstall(host, paths.unit(host));
-        self.check_shim_is_free(args, host, &request, &state)
-            .await?;
+        state.answered = self.ask_for_shims(args, host, &request, &state).await?;
         self.converge(args, &request, (&machine, &state)).await
     }
 
@@ -81,27 +80,45 @@ impl Context<'_> {
         })
     }
 
-    /// Whether another machine has the address of a shim that is about to be made: two that answer for one address break
-    /// each other.
-    pub(super) async fn check_shim_is_free(
+    /// Who has the addresses of shims that are about to be made: two that answer for one address break each other.
+    ///
+    /// # Errors
+    /// When somebody has that of the shim on the LAN of `[network]`, without which nothing runs.
+    pub(super) async fn ask_for_shims(
         &self,
         args: &ChangeArgs,
         host: &Host,
         request: &Request<'_>,
         state: &State,
-    ) -> Result<(), Error> {
-        let link = state.link(&self.plan.shim_name);
-        if args.dry_run || link.is_some_and(|link| link.has(host.shim)) {
-            return Ok(());
+    ) -> Result<Vec<Answer>, Error> {
+        let is_new = |shim: &PlannedShim| {
+            let link = state.link(&shim.name);
+            !link.is_some_and(|link| link.has(shim.address))
+        };
+        let new: Vec<PlannedShim> = self.plan.shims(host).filter(is_new).collect();
+        if args.dry_run || new.is_empty() {
+            return Ok(Vec::new());
         }
         let diff = diff::diff(request, self.plan, state)?;
         if diff.steps.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         preflight::permission(&diff, state)?;
-        let parent = preflight::parent(self.plan, host, state)?;
-        let taken = observe::shim_holders(&parent.name, self.plan, host).await?;
-        taken.map_or(Ok(()), |taken| Err(taken.into()))
+        let asked = new.iter().map(|shim| async move {
+            match preflight::parent_of(shim, self.plan, host, state) {
+                Ok(parent) => observe::shim_holders(&parent.name, shim, self.plan, host).await,
+                // The diff tells.
+                Err(_) if shim.env.is_some() => Ok(Vec::new()),
+                Err(error) => Err(error),
+            }
+        });
+        let state = State {
+            answered: try_join_all(asked).await?.concat(),
+            ..State::default()
+        };
+        let main = new.iter().find(|shim| shim.env.is_none());
+        let taken = main.and_then(|shim| lan::shim_taken(self.plan, host, shim, &state));
+        taken.map_or(Ok(state.answered), |taken| Err(taken.into()))
     }
 
     /// Whether an installed service keeps the shim by this file: by two files it would never be right.

@@ -76,8 +76,8 @@ struct ShimService<'a> {
 enum Look {
     /// So many steps were needed; now they are as planned.
     AsPlanned(usize),
-    /// They cannot be made yet.
-    Waiting(Diagnostic),
+    /// They, or some of them, cannot be made yet; so many steps were needed for the others.
+    Waiting(Diagnostic, usize),
     /// They could not be made.
     Failed(Error),
 }
@@ -149,8 +149,11 @@ impl ShimService<'_> {
         };
         self.report
             .note("the file is right again; the shim is kept by it");
-        let had = self.kept.as_ref().map(|kept| kept.plan.shim_name.as_str());
-        if had.is_some_and(|name| name != next.plan.shim_name) {
+        let one_goes = self.kept.as_ref().is_some_and(|kept| {
+            let mut had = kept.plan.shim_names();
+            had.any(|name| !next.plan.shim_names().any(|next| next == name))
+        });
+        if one_goes {
             self.remove_links(machine).await?;
         }
         self.kept = Some(next);
@@ -160,14 +163,14 @@ impl ShimService<'_> {
     /// Looks at the links and makes them as planned.
     async fn look(&self, machine: &Machine) -> Look {
         let Some(ServicePlan { plan, host }) = &self.kept else {
-            return Look::Waiting(self.source.missing());
+            return Look::Waiting(self.source.missing(), 0);
         };
         let state = match observe::links(&machine.netlink).await {
             Ok(state) => state,
             Err(error) => return Look::Failed(error),
         };
         if let Err(missing) = preflight::parent_there(plan, host, &state) {
-            return Look::Waiting(missing);
+            return Look::Waiting(missing, 0);
         }
         let request = Request::ShimRun(host, self.parent_links);
         let diff = match diff::diff(&request, plan, &state) {
@@ -175,7 +178,10 @@ impl ShimService<'_> {
             Err(error) => return Look::Failed(error),
         };
         match self.apply(&diff, machine).await {
-            Ok(()) => Look::AsPlanned(diff.steps.len()),
+            Ok(()) => match diff.errors.into_iter().next() {
+                Some(missing) => Look::Waiting(missing, diff.steps.len()),
+                None => Look::AsPlanned(diff.steps.len()),
+            },
             Err(error) => Look::Failed(error),
         }
     }
@@ -280,13 +286,14 @@ impl RepairState {
     fn after(&mut self, look: Look, service: &ShimService) -> (bool, Duration) {
         match look {
             Look::AsPlanned(steps) => (false, self.as_planned(steps, service)),
-            Look::Waiting(Diagnostic { what, hint, .. }) => {
+            Look::Waiting(Diagnostic { what, hint, .. }, steps) => {
                 self.are_absent();
+                let pause = self.pause_after(steps);
                 self.say(vec![Diagnostic::warning(
                     format!("waiting: {what}"),
                     hint.unwrap_or_default(),
                 )]);
-                (false, Duration::ZERO)
+                (false, pause)
             }
             Look::Failed(error) => {
                 self.are_absent();
@@ -306,10 +313,11 @@ impl RepairState {
         let waited = !self.said.is_empty();
         self.said.clear();
         if let (Some(ServicePlan { plan, host }), false) = (&service.kept, self.were_there) {
-            self.report.note(&format!(
-                "the shim is there: {} on {}",
-                host.shim, plan.shim_name
-            ));
+            for shim in plan.shims(host) {
+                let (address, name) = (shim.address, shim.name);
+                self.report
+                    .note(&format!("the shim is there: {address} on {name}"));
+            }
         }
         let absence = self.absence.take();
         if self.has_parent_links && absence.is_some_and(|absence| absence.missed_by_engine()) {
@@ -323,11 +331,7 @@ impl RepairState {
                 "start them again: `docker restart $(docker ps -q --filter label=homelab.environment)`",
             )]);
         }
-        let pause = if self.were_there && steps > 0 {
-            self.pace.repaired(Instant::now())
-        } else {
-            Duration::ZERO
-        };
+        let pause = self.pause_after(steps);
         if let (Some(ServicePlan { plan, .. }), false) = (&service.kept, pause.is_zero()) {
             self.report.warnings(&[Diagnostic::warning(
                 format!(
@@ -343,6 +347,15 @@ impl RepairState {
         self.were_there = true;
         self.ready(Some(service.is_there()));
         pause
+    }
+
+    /// How long to wait after a repair of so many steps.
+    fn pause_after(&mut self, steps: usize) -> Duration {
+        if self.were_there && steps > 0 {
+            self.pace.repaired(Instant::now())
+        } else {
+            Duration::ZERO
+        }
     }
 
     /// Tells systemd that it may go on: how the shim is, or that it is not there yet.

@@ -40,23 +40,16 @@ impl Context<'_> {
         let wait = tokio::time::sleep((longest / 4).clamp(least, most));
         let containers = engine.containers().await?;
         let is_started = |container: &&Container| started.iter().any(|s| s.name == container.name);
-        let owners = self.owners(containers.iter().filter(is_started));
-        let ((), announced) = tokio::join!(wait, announce(&self.plan.shim_name, &owners));
+        let announced = try_join_all(self.plan.envs.iter().map(|env| async {
+            let owners = owners(env, containers.iter().filter(is_started));
+            announce(&self.plan.shim_name_of(env), &owners).await
+        }));
+        let ((), announced) = tokio::join!(wait, announced);
         announced?;
         let containers = engine.containers().await?;
         let exits = self.exits(engine, &containers, services, started).await?;
         self.report.exits(&exits);
         Ok(exits.is_empty())
-    }
-
-    /// The addresses of containers on the LAN, with the hardware address of each.
-    fn owners<'s>(&self, containers: impl Iterator<Item = &'s Container>) -> Vec<(Ipv4Addr, Mac)> {
-        let networks: BTreeSet<String> = self.plan.envs.iter().map(Env::network).collect();
-        let endpoints = containers.flat_map(|container| &container.networks);
-        let endpoints = endpoints.filter(|(network, _)| networks.contains(*network));
-        endpoints
-            .filter_map(|(_, endpoint)| Some((endpoint.address?, endpoint.mac?)))
-            .collect()
     }
 
     /// How those ended that did.
@@ -98,9 +91,18 @@ impl Context<'_> {
     }
 }
 
+/// The addresses of containers on an environment's LAN, with the hardware address of each.
+fn owners<'s>(env: &Env, containers: impl Iterator<Item = &'s Container>) -> Vec<(Ipv4Addr, Mac)> {
+    let network = env.network();
+    let endpoints = containers.filter_map(|container| container.networks.get(&network));
+    endpoints
+        .filter_map(|endpoint| Some((endpoint.address?, endpoint.mac?)))
+        .collect()
+}
+
 /// Tells the LAN where addresses are now: whoever knows them elsewhere, and switches, learn it at once.
 async fn announce(link: &str, owners: &[(Ipv4Addr, Mac)]) -> Result<(), Error> {
-    if arp::is_permitted() {
+    if arp::is_permitted() && !owners.is_empty() {
         arp::announce(link, owners).await?;
     }
     Ok(())

@@ -1,8 +1,8 @@
 //! What there is beside the plan.
 
 use super::Context;
+use crate::diff::Selection;
 use crate::diff::status::{Findings, Status};
-use crate::diff::{Selection, preflight};
 use crate::error::{Diagnostic, Error, ExitStatus};
 use crate::observe::{self, Lan};
 use crate::plan::{Env, Host};
@@ -30,12 +30,7 @@ impl Context<'_> {
                     .await?;
             }
         }
-        let answers = async {
-            match preflight::parent(self.plan, host, &state) {
-                Ok(parent) => observe::duplicates(&parent.name, self.plan, host, &state).await,
-                Err(_) => Ok(Vec::new()),
-            }
-        };
+        let answers = observe::duplicates(self.plan, host, &state);
         if !arp::is_permitted() {
             self.report.warnings(&[Diagnostic::warning(
                 "the LAN was not asked who else has the addresses of this host: not permitted",

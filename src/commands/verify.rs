@@ -21,8 +21,8 @@ impl Context<'_> {
                 "run homelab as root",
             ));
         }
-        let parent = preflight::parent(self.plan, host, &state)?;
-        let answers = observe::duplicates(&parent.name, self.plan, host, &state);
+        preflight::parent(self.plan, host, &state)?;
+        let answers = observe::duplicates(self.plan, host, &state);
         let matrix = verify::run(self.plan, host, &machine, &state);
         let (answered, matrix) = tokio::try_join!(answers, matrix)?;
         let ways = observe::ways(&machine.netlink, self.plan, &state).await?;

@@ -3,7 +3,7 @@
 use super::allocation;
 use crate::error::Diagnostic;
 use crate::plan::vendors::vendor;
-use crate::plan::{CompleteService, Env, Host, Mac, Plan};
+use crate::plan::{CompleteService, Env, Host, Mac, Plan, PlannedShim};
 use crate::state::State;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -66,18 +66,43 @@ pub fn taken(plan: &Plan, address: Ipv4Addr, state: &State) -> Option<Diagnostic
 
 /// That somebody on the LAN has the address of a shim that is about to be made: two that answer for one address break each
 /// other.
-pub fn shim_taken(plan: &Plan, host: &Host, state: &State) -> Option<Diagnostic> {
-    let holders = holders(plan, host.shim, state.holders(host.shim), state)?;
+pub fn shim_taken(
+    plan: &Plan,
+    host: &Host,
+    shim: &PlannedShim,
+    state: &State,
+) -> Option<Diagnostic> {
+    let address = shim.address;
+    let holders = holders(plan, address, state.holders(address), state)?;
+    let (whose, where_to_change) = match shim.env {
+        None => (
+            String::new(),
+            format!("give host `{}` another `shim`", host.name),
+        ),
+        Some(env) => (
+            format!(" in environment `{}`", env.name),
+            format!("give it another `shim` in `[env.{}]`", env.name),
+        ),
+    };
     Some(Diagnostic::error(
         format!(
-            "another machine has {}, the address of this host's shim: {holders} answers for it on the LAN",
-            host.shim
+            "another machine has {address}, the address of this host's shim{whose}: {holders} answers for it on the LAN"
         ),
-        format!(
-            "give host `{}` another `shim`, or take the address from that machine; then run this again",
-            host.name
-        ),
+        format!("{where_to_change}, or take the address from that machine; then run this again"),
     ))
+}
+
+/// The addresses that are on a shim's LAN.
+pub fn on_its_lan(
+    plan: &Plan,
+    shim: &PlannedShim,
+    addresses: impl IntoIterator<Item = Ipv4Addr>,
+) -> BTreeSet<Ipv4Addr> {
+    let is_here = |address: &Ipv4Addr| match shim.env {
+        Some(env) => plan.subnet_of(env).contains(address),
+        None => plan.subnet.contains(address),
+    };
+    addresses.into_iter().filter(is_here).collect()
 }
 
 /// Who answered for an address, by hardware address and what is known of it.
@@ -107,7 +132,7 @@ fn about(plan: &Plan, address: Ipv4Addr, mac: Mac, state: &State) -> Option<Stri
         .or_else(vendor)
 }
 
-/// The addresses that nobody else may have, with whose they are: the shim's, those of containers that run here, and the planned
+/// The addresses that nobody else may have, with whose they are: those of shims, those of containers that run here, and the planned
 /// ones of services that are to run here.
 pub fn own_addresses(plan: &Plan, host: &Host, state: &State) -> BTreeMap<Ipv4Addr, String> {
     let mut own = BTreeMap::new();
@@ -122,7 +147,10 @@ pub fn own_addresses(plan: &Plan, host: &Host, state: &State) -> BTreeMap<Ipv4Ad
             own.extend(address.map(|address| (address, format!("container {}", container.name))));
         }
     }
-    own.insert(host.shim, format!("link {}", plan.shim_name));
+    own.extend(
+        plan.shims(host)
+            .map(|shim| (shim.address, format!("link {}", shim.name))),
+    );
     own
 }
 

@@ -8,7 +8,7 @@ use crate::plan::naming::{
     PARENT_LINK_PREFIX, mac_of, parent_link_alias, parent_link_mac, shim_alias,
 };
 use crate::plan::unit_files::ShimUnit;
-use crate::plan::{Host, Mac, Plan, joined};
+use crate::plan::{Env, Host, Mac, Plan, PlannedShim, joined};
 use crate::state::{Link, Route, State};
 use ipnet::Ipv4Net;
 use std::collections::BTreeSet;
@@ -18,15 +18,31 @@ use std::net::Ipv4Addr;
 pub(super) struct Target<'a> {
     pub plan: &'a Plan,
     pub host: &'a Host,
-    /// The interface that they stand on.
+    /// The interface that those on the LAN of `[network]` stand on.
     pub parent: &'a str,
+    /// The shims on environments' own LANs that can be made: their parents are fit.
+    pub own: Vec<PlannedShim<'a>>,
     /// The unit that an installed one becomes whose file was not written whole.
     pub unit: Option<ShimUnit<'a>>,
+}
+
+impl Target<'_> {
+    /// The interface that an environment's network stands on, as a rule; `None` where that is not fit or not planned.
+    pub(super) fn parent_of(&self, env: &Env) -> Option<&str> {
+        if env.lan.is_none() {
+            return Some(self.parent);
+        }
+        let mut own = self.own.iter();
+        own.find(|shim| shim.env.is_some_and(|of| of.name == env.name))?
+            .parent
+    }
 }
 
 /// A link that should exist.
 pub(super) struct WantedLink {
     pub name: String,
+    /// The environment whose own LAN it is on.
+    pub env: Option<String>,
     parent: String,
     mac: Mac,
     alias: String,
@@ -48,32 +64,33 @@ struct Shim {
 
 /// The shim, and the parent links that are among `parents`, the parents of networks that stay or come.
 pub(super) fn wanted(target: &Target, parents: &BTreeSet<&str>) -> Vec<WantedLink> {
-    let Target {
-        plan,
-        host,
-        parent,
-        unit: _,
-    } = *target;
-    let shim = WantedLink {
-        name: plan.shim_name.clone(),
-        parent: parent.to_owned(),
-        mac: mac_of(host.shim),
+    let main = target.plan.main_shim(target.host);
+    let shims = std::iter::once(&main).chain(&target.own);
+    let shims = shims.map(|shim| WantedLink {
+        parent: match shim.env {
+            None => target.parent.to_owned(),
+            Some(_) => shim.parent.unwrap_or_default().to_owned(),
+        },
+        env: shim.env.map(|env| env.name.clone()),
+        mac: mac_of(shim.address),
         alias: shim_alias(),
         shim: Some(Shim {
-            address: host.shim,
-            routes: shim_routes(plan, host).collect(),
+            address: shim.address,
+            routes: routes_of(shim).collect(),
         }),
-    };
+        name: shim.name.clone(),
+    });
     let parents = parents
         .iter()
         .filter(|name| name.starts_with(PARENT_LINK_PREFIX));
     let parents = parents.map(|name| parent_link(target, name));
-    std::iter::once(shim).chain(parents).collect()
+    shims.chain(parents).collect()
 }
 
 fn parent_link(target: &Target, name: &str) -> WantedLink {
     WantedLink {
         name: name.to_owned(),
+        env: None,
         parent: target.parent.to_owned(),
         mac: parent_link_mac(name, target.host.address),
         alias: parent_link_alias(),
@@ -88,10 +105,13 @@ pub(super) fn obsolete<'a>(
     parents: &BTreeSet<&str>,
     state: &'a State,
 ) -> Vec<&'a Link> {
-    let shim = self::wanted(target, &BTreeSet::new());
+    let shims = self::wanted(target, &BTreeSet::new());
+    // One whose parent is not fit now stays as it is.
+    let goes_on = !wanted.is_empty();
+    let planned: Vec<String> = target.plan.own_shims(target.host).map(|s| s.name).collect();
     let is_half_made_shim = |link: &Link| {
-        let mut shim = shim.iter();
-        shim.any(|shim| shim.name == link.name && is_half_made(link, shim))
+        let mut shims = shims.iter();
+        shims.any(|shim| shim.name == link.name && is_half_made(link, shim))
     };
     let is_half_made_parent = |link: &Link| {
         let is_named = link.name.starts_with(PARENT_LINK_PREFIX);
@@ -100,7 +120,9 @@ pub(super) fn obsolete<'a>(
     let is_ours =
         |link: &Link| link.is_ours() || is_half_made_shim(link) || is_half_made_parent(link);
     let is_needed = |link: &Link| {
-        wanted.iter().any(|wanted| wanted.name == link.name) || parents.contains(link.name.as_str())
+        let mut wanted = wanted.iter();
+        let stays = goes_on && planned.contains(&link.name);
+        stays || wanted.any(|wanted| wanted.name == link.name) || parents.contains(&*link.name)
     };
     let links = state.links.iter();
     links
@@ -117,13 +139,27 @@ fn is_half_made(link: &Link, wanted: &WantedLink) -> bool {
         && link.addresses.is_empty()
 }
 
-/// Goes on when nothing stands where one of these links belongs.
+/// Leaves those links out that cannot be made, where that stops just an environment with a LAN of its own.
 ///
 /// # Errors
-/// All that does.
-pub(super) fn check_conflicts(links: &[WantedLink], state: &State) -> Result<(), Error> {
-    let conflicts = links.iter().filter_map(|link| conflict(link, state));
-    none_of(conflicts.collect())
+/// What stands where one of the others belongs.
+pub(super) fn without_conflicts(
+    links: &mut Vec<WantedLink>,
+    state: &State,
+    diff: &mut Diff,
+) -> Result<(), Error> {
+    let mut conflicts = Vec::new();
+    links.retain(|link| {
+        let conflict = conflict(link, state);
+        let (is_own, is_free) = (link.env.is_some(), conflict.is_none());
+        if is_own {
+            diff.errors.extend(conflict);
+        } else {
+            conflicts.extend(conflict);
+        }
+        !is_own || is_free
+    });
+    none_of(conflicts)
 }
 
 /// What homelab did not make but stands where a link of the plan belongs.
@@ -180,12 +216,12 @@ impl Shim {
     }
 }
 
-/// The routes that lead this host to its containers.
-pub fn shim_routes(plan: &Plan, host: &Host) -> impl Iterator<Item = Route> {
-    plan.routes.iter().map(|destination| Route {
+/// The routes by which a shim leads its host to containers.
+pub fn routes_of(shim: &PlannedShim) -> impl Iterator<Item = Route> {
+    shim.routes.iter().map(|destination| Route {
         destination: *destination,
-        link: plan.shim_name.clone(),
-        source: Some(host.shim),
+        link: shim.name.clone(),
+        source: Some(shim.address),
         gateway: None,
         metric: 0,
     })

@@ -1,16 +1,18 @@
 //! The shim, the parent links and the Docker networks: what the plan wants against what there is. Going down is the same
 //! with nothing wanted.
 
+mod new;
+
 use super::difference::{Cause, Difference, Object};
-use super::links::Target;
+use super::links::{Target, WantedLink};
 use super::step::{NetworkAction, NewNetwork};
 use super::{Diff, StepId, links, named, preflight, shim, shim_service, slices};
 use crate::error::{Diagnostic, Error, none_of};
 use crate::plan::naming::{self, PARENT_LINK_PREFIX};
 use crate::plan::unit_files::ShimUnit;
-use crate::plan::{Env, Host, Plan, ip_range, pool};
-use crate::state::{Api, Network, State};
-use ipnet::Ipv4Net;
+use crate::plan::{Env, Host, Plan, ip_range};
+use crate::state::{Network, State};
+use new::new_networks;
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
@@ -37,14 +39,21 @@ pub fn up(plan: &Plan, host: &Host, unit: Option<ShimUnit>, state: &State) -> Re
             return Err(error);
         }
     };
+    let (own, in_the_way) = preflight::own_shims(plan, host, state);
     let target = Target {
         plan,
         host,
         parent: &parent.name,
+        own,
         unit,
     };
     shim_service::check_whole(&target, state)?;
-    converge(&target, &plan.envs, state)
+    let wanted: Vec<&Env> = plan.envs_of(host).collect();
+    let diff = Diff {
+        errors: in_the_way,
+        ..Diff::default()
+    };
+    converge(&target, Some(&wanted), state, diff)
 }
 
 /// What takes away everything that [`up`] makes, whatever the plan says now.
@@ -53,16 +62,14 @@ pub fn up(plan: &Plan, host: &Host, unit: Option<ShimUnit>, state: &State) -> Re
 /// Which containers stand in the way; nothing has been changed.
 pub fn down(plan: &Plan, host: &Host, state: &State) -> Result<Diff, Error> {
     preflight::engine(state)?;
-    converge(
-        &Target {
-            plan,
-            host,
-            parent: "",
-            unit: None,
-        },
-        &[],
-        state,
-    )
+    let target = Target {
+        plan,
+        host,
+        parent: "",
+        own: Vec::new(),
+        unit: None,
+    };
+    converge(&target, None, state, Diff::default())
 }
 
 /// Whether an environment's containers can be started on `host`.
@@ -76,17 +83,30 @@ pub fn ready(plan: &Plan, host: &Host, env: &Env, state: &State) -> Result<(), E
             "run `homelab network-up`",
         )
     };
+    let planned = plan.shim_of(env, host).ok_or_else(|| {
+        Diagnostic::error(
+            format!(
+                "host `{}` is not on the LAN of environment `{}`",
+                host.name, env.name
+            ),
+            format!(
+                "give it a shim there: `shim = {{ {} = \"ADDRESS\" }}` in `[env.{}]`",
+                host.name, env.name
+            ),
+        )
+    })?;
     let shim = state
-        .link(&plan.shim_name)
-        .ok_or_else(|| not_up(format!("there is no link `{}`", plan.shim_name)))?;
+        .link(&planned.name)
+        .ok_or_else(|| not_up(format!("there is no link `{}`", planned.name)))?;
     preflight::isolation(plan, env, state)?;
     preflight::limits(plan, env, state)?;
     if let Some(slice) = plan.slice(env) {
         slices::ready(&slice, state).map_err(not_up)?;
     }
-    let mut routes = links::shim_routes(plan, host);
-    if !shim.up || !shim.has(host.shim) || !routes.all(|route| state.routes.contains(&route)) {
-        return Err(not_up(format!("link `{}` is not as planned", plan.shim_name)).into());
+    let mut routes = links::routes_of(&planned);
+    let is_up = shim.up && shim.has(planned.address);
+    if !is_up || !routes.all(|route| state.routes.contains(&route)) {
+        return Err(not_up(format!("link `{}` is not as planned", planned.name)).into());
     }
     let name = env.network();
     let network = state
@@ -96,13 +116,8 @@ pub fn ready(plan: &Plan, host: &Host, env: &Env, state: &State) -> Result<(), E
     if network.environment().is_none() {
         return Err(foreign_network(&name).into());
     }
-    let target = Target {
-        plan,
-        host,
-        parent: shim.parent.as_deref().unwrap_or_default(),
-        unit: None,
-    };
-    let differences = differences(&target, network);
+    let parent = shim.parent.as_deref();
+    let differences = differences(plan, env, parent, network);
     if differences.texts.is_empty() {
         return Ok(());
     }
@@ -110,32 +125,26 @@ pub fn ready(plan: &Plan, host: &Host, env: &Env, state: &State) -> Result<(), E
     Err(not_up(format!("network `{name}` differs from the plan: {text}")).into())
 }
 
-fn converge(target: &Target, wanted: &[Env], state: &State) -> Result<Diff, Error> {
-    let mut diff = Diff::default();
-    let mut stops_all = wanted.is_empty();
-    let Sorted { kept, outdated } = sort_networks(target, wanted, state, &mut diff);
+/// Makes what is wanted, `None` for nothing at all, and takes away what is not.
+fn converge(
+    target: &Target,
+    wanted: Option<&[&Env]>,
+    state: &State,
+    mut diff: Diff,
+) -> Result<Diff, Error> {
+    let sorted = sort_networks(target, wanted, state, &mut diff);
+    let Sorted { kept, outdated } = keep_lost(sorted, state, &mut diff);
     let slices = slices_to_change(target.plan, wanted, state, &mut diff);
-    let mut new = new_networks(target, wanted, &kept, state);
+    let mut new = new_networks(target, wanted.unwrap_or_default(), &kept, state, &mut diff);
     let kept_parents: BTreeSet<&str> = kept.iter().filter_map(|n| n.parent.as_deref()).collect();
     let mut parents = kept_parents.clone();
     parents.extend(new.iter().map(|(network, _)| network.parent.as_str()));
-    let mut links = if wanted.is_empty() {
-        Vec::new()
-    } else {
-        links::wanted(target, &parents)
+    let mut links = match wanted {
+        None => Vec::new(),
+        Some(_) => links::wanted(target, &parents),
     };
-    // What stands where a parent link belongs stops only its environment. Without the shim nothing runs.
-    links.retain(|link| {
-        let conflict = links::conflict(link, state);
-        let stops_one = conflict.is_some() && link.is_parent();
-        if stops_one {
-            new.retain(|(network, _)| network.parent != link.name);
-        }
-        stops_all |= conflict.is_some() && !stops_one;
-        diff.errors.extend(conflict);
-        !stops_one
-    });
-    if stops_all {
+    let is_stopped = leave_out_conflicts(&mut links, &mut new, state, &mut diff);
+    if is_stopped || wanted.is_none() {
         none_of(std::mem::take(&mut diff.errors))?;
     }
 
@@ -148,7 +157,7 @@ fn converge(target: &Target, wanted: &[Env], state: &State) -> Result<Diff, Erro
             diff.push(NetworkAction::Remove { name, id }, causes.text(), &[])
         })
         .collect();
-    let made = if wanted.is_empty() {
+    let made = if wanted.is_none() {
         shim::no_links(target, &links, &kept_parents, state, &removed, &mut diff);
         Vec::new()
     } else {
@@ -157,7 +166,7 @@ fn converge(target: &Target, wanted: &[Env], state: &State) -> Result<Diff, Erro
     for (network, cause) in new {
         let mut after = removed.clone();
         for (name, steps) in &made {
-            if *name == network.parent {
+            if *name == network.parent || *name == naming::own_shim(&network.env) {
                 after.extend(steps);
             }
         }
@@ -167,15 +176,39 @@ fn converge(target: &Target, wanted: &[Env], state: &State) -> Result<Diff, Erro
     Ok(diff)
 }
 
+/// Leaves links and networks out in whose way something is, and tells whether nothing can be done at all. What stands where a parent
+/// link belongs, or the shim of one environment, stops only that. Without the other shim nothing runs.
+fn leave_out_conflicts(
+    links: &mut Vec<WantedLink>,
+    new: &mut Vec<(NewNetwork, Cause)>,
+    state: &State,
+    diff: &mut Diff,
+) -> bool {
+    let mut stops_all = false;
+    links.retain(|link| {
+        let conflict = links::conflict(link, state);
+        let stops_one = conflict.is_some() && (link.is_parent() || link.env.is_some());
+        if stops_one {
+            new.retain(|(network, _)| {
+                network.parent != link.name && Some(&network.env) != link.env.as_ref()
+            });
+        }
+        stops_all |= conflict.is_some() && !stops_one;
+        diff.errors.extend(conflict);
+        !stops_one
+    });
+    stops_all
+}
+
 fn slices_to_change(
     plan: &Plan,
-    wanted: &[Env],
+    wanted: Option<&[&Env]>,
     state: &State,
     diff: &mut Diff,
 ) -> slices::SlicePlan {
-    if wanted.is_empty() {
+    let Some(wanted) = wanted else {
         return slices::down(state, &mut diff.errors);
-    }
+    };
     let refuses = |diff: &mut Diff, Diagnostic { what, hint, .. }| {
         diff.warn(
             format!("env-up will refuse: {what}"),
@@ -206,14 +239,16 @@ struct Sorted<'a> {
 
 fn sort_networks<'a>(
     target: &Target,
-    wanted: &[Env],
+    wanted: Option<&[&Env]>,
     state: &'a State,
     diff: &mut Diff,
 ) -> Sorted<'a> {
+    let (plan, all_go) = (target.plan, wanted.is_none());
     let mut sorted = Sorted::default();
     for network in &state.docker.networks {
         let name = &network.name;
-        let planned = wanted.iter().find(|env| env.network() == *name);
+        let mut wanted = wanted.iter().copied().flatten();
+        let planned = wanted.find(|env| env.network() == *name);
         let Some(env) = network.environment() else {
             if planned.is_some() {
                 diff.errors.push(foreign_network(name));
@@ -222,16 +257,15 @@ fn sort_networks<'a>(
         };
         let attached = state.docker.attached(name);
         let differences = match planned {
-            None if wanted.is_empty() => Differences::unplanned(name, "homelab made it"),
+            None if all_go => Differences::unplanned(name, "homelab made it"),
+            None if plan.env(env).is_some() => {
+                Differences::unplanned(name, "this host is not on the LAN of its environment")
+            }
             None => Differences::unplanned(name, "the plan has no such environment"),
-            Some(_) => differences(target, network),
+            Some(env) => differences(plan, env, target.parent_of(env), network),
         };
-        let older = planned.and_then(|_| older_shape(network, target.plan.gateway));
-        let goes = attached.is_empty() && (!differences.texts.is_empty() || older.is_some());
-        if goes && let Err(lost) = preflight::removable(network, state) {
-            diff.errors.push(lost);
-            sorted.kept.push(network);
-        } else if attached.is_empty() && !differences.texts.is_empty() {
+        let older = planned.and_then(|env| older_shape(network, plan.gateway_of(env)));
+        if attached.is_empty() && !differences.texts.is_empty() {
             sorted.outdated.push((network, differences));
         } else if attached.is_empty()
             && let Some(older) = older
@@ -240,7 +274,8 @@ fn sort_networks<'a>(
         } else {
             sorted.kept.push(network);
             if planned.is_none() {
-                let in_use = in_use(name, env, &attached, wanted.is_empty());
+                let is_planned = plan.env(env).is_some();
+                let in_use = in_use(name, env, &attached, (all_go, is_planned));
                 if in_use.severity.is_error() {
                     diff.errors.push(in_use);
                 } else {
@@ -257,6 +292,21 @@ fn sort_networks<'a>(
                 ));
             } else if older.is_some() {
                 diff.warnings.push(told_of_older_shape(name, env));
+            }
+        }
+    }
+    sorted
+}
+
+/// Keeps networks of which something would be left if they were removed now.
+fn keep_lost<'a>(mut sorted: Sorted<'a>, state: &State, diff: &mut Diff) -> Sorted<'a> {
+    let outdated = std::mem::take(&mut sorted.outdated);
+    for (network, why) in outdated {
+        match preflight::removable(network, state) {
+            Ok(()) => sorted.outdated.push((network, why)),
+            Err(lost) => {
+                diff.errors.push(lost);
+                sorted.kept.push(network);
             }
         }
     }
@@ -292,7 +342,12 @@ fn told_of_older_shape(name: &str, env: &str) -> Diagnostic {
 }
 
 /// That a network which the plan does not want has containers: in the way of whoever takes all networks down.
-fn in_use(name: &str, env: &str, attached: &[&str], all_go: bool) -> Diagnostic {
+fn in_use(
+    name: &str,
+    env: &str,
+    attached: &[&str],
+    (all_go, is_planned): (bool, bool),
+) -> Diagnostic {
     let on_it = format!(
         "containers are attached to network `{name}`: {}",
         named(attached)
@@ -300,7 +355,11 @@ fn in_use(name: &str, env: &str, attached: &[&str], all_go: bool) -> Diagnostic 
     if all_go {
         return Diagnostic::error(on_it, take_away(env));
     }
-    let what = format!("the plan has no environment `{env}`, but {on_it}");
+    let what = if is_planned {
+        format!("this host is not on the LAN of environment `{env}`, but {on_it}")
+    } else {
+        format!("the plan has no environment `{env}`, but {on_it}")
+    };
     Diagnostic::warning(what, take_away(env))
 }
 
@@ -339,8 +398,8 @@ impl Differences {
 /// What of a network of ours is not as planned, so that planned containers would not work on it. Its pool may be any that
 /// contains the subnet: the order of the file must not force a network to be made anew. Nor must an upgrade of the Engine, so
 /// either parent will do.
-fn differences(target: &Target, network: &Network) -> Differences {
-    let plan = target.plan;
+fn differences(plan: &Plan, env: &Env, parent: Option<&str>, network: &Network) -> Differences {
+    let (subnet, gateway) = (plan.subnet_of(env), plan.gateway_of(env));
     let mut all = Differences::default();
     let differs = |field: &str, found: Option<String>, planned: String| -> Difference {
         Object::new("network", network.name.as_str()).differs(field, found, Some(planned))
@@ -349,9 +408,13 @@ fn differences(target: &Target, network: &Network) -> Differences {
         let driver = differs("driver", Some(network.driver.clone()), "macvlan".to_owned());
         all.add(driver.because(format!("its driver is {}", network.driver)));
     }
-    let parent = network.parent.as_deref().unwrap_or("missing");
-    if parent != target.parent && !parent.starts_with(PARENT_LINK_PREFIX) {
-        let parent = differs("parent", network.parent.clone(), target.parent.to_owned());
+    let found = network.parent.as_deref().unwrap_or("missing");
+    // Where the planned one cannot be used now, nothing is said about it.
+    if let Some(parent) = parent
+        && found != parent
+        && !found.starts_with(PARENT_LINK_PREFIX)
+    {
+        let parent = differs("parent", network.parent.clone(), parent.to_owned());
         all.add(parent);
     }
     let [pool] = network.pools.as_slice() else {
@@ -360,81 +423,13 @@ fn differences(target: &Target, network: &Network) -> Differences {
         all.add(pools.because("it has not one IPv4 pool"));
         return all;
     };
-    if !pool.subnet.contains(&plan.subnet) {
-        let (found, planned) = (pool.subnet.to_string(), plan.subnet.to_string());
+    if !pool.subnet.contains(&subnet) {
+        let (found, planned) = (pool.subnet.to_string(), subnet.to_string());
         all.add(differs("subnet", Some(found), planned));
     }
-    if pool.gateway != Some(plan.gateway) {
+    if pool.gateway != Some(gateway) {
         let found = pool.gateway.map(|gateway| gateway.to_string());
-        all.add(differs("gateway", found, plan.gateway.to_string()));
+        all.add(differs("gateway", found, gateway.to_string()));
     }
     all
-}
-
-/// A name for a parent link that neither a link nor a network knows.
-fn fresh_parent_link(env: &str, state: &State) -> String {
-    let is_known = |name: &String| {
-        let mut networks = state.docker.networks.iter();
-        state.link(name).is_some() || networks.any(|network| network.parent.as_ref() == Some(name))
-    };
-    let names = (0..).map(|more| naming::fresh_parent_link(env, state.seed.wrapping_add(more)));
-    names
-        .into_iter()
-        .find(|name| !is_known(name))
-        .unwrap_or_default()
-}
-
-/// Pools and parents for the networks that have to be made.
-fn new_networks(
-    target: &Target,
-    wanted: &[Env],
-    kept: &[&Network],
-    state: &State,
-) -> Vec<(NewNetwork, Cause)> {
-    let stays = |network: &&Network| {
-        network.environment().is_none() || kept.iter().any(|kept| kept.id == network.id)
-    };
-    let staying: Vec<&Network> = state.docker.networks.iter().filter(stays).collect();
-    let mut pools: BTreeSet<Ipv4Net> = staying
-        .iter()
-        .flat_map(|network| network.pools.iter().map(|pool| pool.subnet))
-        .collect();
-    let mut parent_is_free = !staying
-        .iter()
-        .any(|network| network.parent.as_deref() == Some(target.parent));
-    let mut new = Vec::new();
-    for env in wanted {
-        let name = env.network();
-        if staying.iter().any(|network| network.name == name) {
-            continue;
-        }
-        // The rules of the plan saw to it that there are enough.
-        let subnet = (0..=u8::MAX)
-            .map_while(|step| pool(target.plan.subnet, step))
-            .find(|pool| !pools.contains(pool))
-            .unwrap_or(target.plan.subnet);
-        pools.insert(subnet);
-        let shares = state.docker.api >= Api::SHARED_PARENT;
-        let parent = if shares || parent_is_free {
-            target.parent.to_owned()
-        } else {
-            fresh_parent_link(&env.name, state)
-        };
-        parent_is_free = false;
-        let cause = if state.docker.network(&name).is_some() {
-            "it is made anew".into()
-        } else {
-            Object::new("network", name.as_str()).missing().into()
-        };
-        new.push((
-            NewNetwork {
-                env: env.name.clone(),
-                parent,
-                subnet,
-                gateway: target.plan.gateway,
-            },
-            cause,
-        ));
-    }
-    new
 }

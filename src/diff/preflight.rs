@@ -1,8 +1,8 @@
 //! What must hold before anything is touched, as far as it can be seen in the state. Pure.
 
-use super::{Diff, named};
+use super::{Diff, lan, named};
 use crate::error::{Diagnostic, Error, none_of};
-use crate::plan::{Env, Host, Isolation, Plan};
+use crate::plan::{Env, Host, Isolation, Plan, PlannedShim};
 use crate::state::{Api, Link, Network, State};
 
 /// The interface that the shim and the networks stand on, when it is fit for that.
@@ -27,19 +27,12 @@ pub fn parent<'a>(plan: &Plan, host: &Host, state: &'a State) -> Result<&'a Link
         return none_of(check_parent(link, host)).map(|()| link);
     };
     let Some(link) = state.link(name) else {
-        let candidates: Vec<&str> = state
-            .links
-            .iter()
-            .filter(|link| link.kind.is_empty() && link.name != "lo")
-            .map(|link| link.name.as_str())
-            .collect();
         let hint = match holder {
             Some(holder) => format!(
                 "`{}` holds {}, the address of host `{}`: write `parent = \"{}\"`",
                 holder.name, host.address, host.name, holder.name
             ),
-            None if candidates.is_empty() => "`ip link` lists the interfaces".to_owned(),
-            None => format!("this machine has {}", named(&candidates)),
+            None => there_are(state),
         };
         return Err(Error::new(
             format!("there is no parent interface `{name}`"),
@@ -61,6 +54,89 @@ pub fn parent<'a>(plan: &Plan, host: &Host, state: &'a State) -> Result<&'a Link
         ));
     }
     none_of(diagnostics).map(|()| link)
+}
+
+/// The interface that a shim stands on, when it is fit for that.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn parent_of<'a>(
+    shim: &PlannedShim,
+    plan: &Plan,
+    host: &Host,
+    state: &'a State,
+) -> Result<&'a Link, Error> {
+    match shim.env {
+        Some(_) => own_parent(shim, host, state),
+        None => parent(plan, host, state),
+    }
+}
+
+/// The interfaces that there are, for somebody who named none of them.
+fn there_are(state: &State) -> String {
+    let hardware = state.links.iter();
+    let hardware = hardware.filter(|link| link.kind.is_empty() && link.name != "lo");
+    let names: Vec<&str> = hardware.map(|link| link.name.as_str()).collect();
+    if names.is_empty() {
+        return "`ip link` lists the interfaces".to_owned();
+    }
+    format!("this machine has {}", named(names))
+}
+
+/// The interface that a host is on an environment's own LAN with, when it is fit for that.
+///
+/// # Errors
+/// Everything that is wrong with it.
+fn own_parent<'a>(shim: &PlannedShim, host: &Host, state: &'a State) -> Result<&'a Link, Error> {
+    let name = shim.parent.unwrap_or_default();
+    let Some(link) = state.link(name) else {
+        let env = shim.env.map_or("", |env| &env.name);
+        let hint = match name.split_once('.') {
+            Some((link, id)) if id.parse::<u16>().is_ok() => format!(
+                "make it, like `ip link add link {link} name {name} type vlan id {id}` and `ip link set {name} up`, by what configures this host's network, so that it is there after a boot too"
+            ),
+            _ => there_are(state),
+        };
+        let what = format!("there is no parent interface `{name}` for environment `{env}`");
+        return Err(Error::new(what, hint));
+    };
+    none_of(check_parent(link, host)).map(|()| link)
+}
+
+/// That the interface of a shim on an environment's own LAN is not there yet, or down.
+pub(super) fn not_there(shim: &PlannedShim) -> Diagnostic {
+    let env = shim.env.map_or("", |env| &env.name);
+    Diagnostic::error(
+        format!(
+            "the parent `{}` of environment `{env}` is not there yet, or down",
+            shim.parent.unwrap_or_default()
+        ),
+        format!("what sets it up at boot is still at it; `parent` in `[env.{env}]` names it"),
+    )
+}
+
+/// The shims on environments' own LANs that can be made, and what keeps the others from it: their parents, or somebody who has
+/// their addresses.
+pub(super) fn own_shims<'a>(
+    plan: &'a Plan,
+    host: &'a Host,
+    state: &State,
+) -> (Vec<PlannedShim<'a>>, Vec<Diagnostic>) {
+    let (mut fit, mut wrong) = (Vec::new(), Vec::new());
+    for shim in plan.own_shims(host) {
+        let is_there = state
+            .link(&shim.name)
+            .is_some_and(|link| link.has(shim.address));
+        let taken = lan::shim_taken(plan, host, &shim, state).filter(|_| !is_there);
+        match own_parent(&shim, host, state) {
+            Err(error) => wrong.extend(error.diagnostics),
+            Ok(_) => match taken {
+                Some(taken) => wrong.push(taken),
+                None => fit.push(shim),
+            },
+        }
+    }
+    (fit, wrong)
 }
 
 /// The interface that the shim stands on, as soon as it is there and up. Less is asked than by [`parent`]: at boot an

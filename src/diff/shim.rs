@@ -8,7 +8,7 @@ use super::{Diff, StepId, preflight, shim_service};
 use crate::error::Error;
 use crate::plan::naming::PARENT_LINK_PREFIX;
 use crate::plan::unit_files::{ShimUnit, installed_parent_links, parent_links_path};
-use crate::plan::{Env, Host, Plan};
+use crate::plan::{Env, Host, Plan, PlannedShim};
 use crate::state::{Link, State};
 use std::collections::BTreeSet;
 
@@ -116,11 +116,11 @@ fn parents_in_use(state: &State) -> BTreeSet<String> {
 }
 
 /// The links that are wanted without a look at Docker's networks but at what they stand on.
-fn links_in_use(target: &Target, state: &State) -> Result<Vec<WantedLink>, Error> {
+fn links_in_use(target: &Target, state: &State, diff: &mut Diff) -> Result<Vec<WantedLink>, Error> {
     let parents = parents_in_use(state);
     let parents = parents.iter().map(String::as_str).collect();
-    let links = links::wanted(target, &parents);
-    links::check_conflicts(&links, state)?;
+    let mut links = links::wanted(target, &parents);
+    links::without_conflicts(&mut links, state, diff)?;
     Ok(links)
 }
 
@@ -130,15 +130,20 @@ fn links_in_use(target: &Target, state: &State) -> Result<Vec<WantedLink>, Error
 /// Everything that stands in the way; nothing has been changed.
 pub fn up(plan: &Plan, host: &Host, unit: Option<ShimUnit>, state: &State) -> Result<Diff, Error> {
     let parent = preflight::parent(plan, host, state)?;
+    let (own, in_the_way) = preflight::own_shims(plan, host, state);
     let target = Target {
         plan,
         host,
         parent: &parent.name,
+        own,
         unit,
     };
     shim_service::check_whole(&target, state)?;
-    let links = links_in_use(&target, state)?;
-    let mut diff = Diff::default();
+    let mut diff = Diff {
+        errors: in_the_way,
+        ..Diff::default()
+    };
+    let links = links_in_use(&target, state, &mut diff)?;
     let parents = links.iter().filter(|link| link.is_parent());
     let kept = parents.map(|link| link.name.as_str()).collect();
     make_links(&target, &links, &kept, state, &[], &mut diff);
@@ -151,7 +156,9 @@ pub fn down(plan: &Plan, state: &State) -> Diff {
     if shim_service::stop(state, &mut diff).is_some() {
         return diff;
     }
-    if let Some(link) = state.link(&plan.shim_name).filter(|link| link.is_ours()) {
+    let shims = plan.shim_names();
+    let shims = shims.filter_map(|name| state.link(&name));
+    for link in shims.filter(|link| link.is_ours()) {
         let name = link.name.clone();
         diff.push(
             LinkAction::Delete { name },
@@ -169,14 +176,20 @@ pub fn down(plan: &Plan, state: &State) -> Diff {
 pub fn install(plan: &Plan, host: &Host, unit: &ShimUnit, state: &State) -> Result<Diff, Error> {
     let parent = preflight::parent(plan, host, state)?;
     preflight::systemd(state)?;
+    let (own, in_the_way) = preflight::own_shims(plan, host, state);
     let target = Target {
         plan,
         host,
         parent: &parent.name,
+        own,
         unit: Some(*unit),
     };
-    let links = links_in_use(&target, state)?;
-    shim_service::install(plan, unit, &links, state)
+    let mut diff = Diff {
+        errors: in_the_way,
+        ..Diff::default()
+    };
+    let links = links_in_use(&target, state, &mut diff)?;
+    shim_service::install(plan, unit, &links, state, diff)
 }
 
 /// What takes that unit away.
@@ -196,7 +209,8 @@ pub fn uninstall(plan: &Plan, state: &State) -> Result<Diff, Error> {
     Ok(diff)
 }
 
-/// What the unit itself does: makes the shim and the parent links that it was told of as planned.
+/// What the unit itself does: makes the shims and the parent links that it was told of as planned. What keeps it from making one of
+/// an environment with a LAN of its own is among the errors of the diff.
 ///
 /// # Errors
 /// Everything that stands in the way; nothing has been changed.
@@ -206,16 +220,23 @@ pub fn reconcile(
     parent_links: &[String],
     state: &State,
 ) -> Result<Diff, Error> {
+    let (there, away): (Vec<PlannedShim>, Vec<PlannedShim>) =
+        plan.own_shims(host).partition(|shim| {
+            let parent = shim.parent.and_then(|parent| state.link(parent));
+            parent.is_some_and(|parent| parent.up)
+        });
     let target = Target {
         plan,
         host,
         parent: preflight::parent_there(plan, host, state)?,
+        own: there,
         unit: None,
     };
     let parents = parent_links.iter().map(String::as_str).collect();
-    let links = links::wanted(&target, &parents);
-    links::check_conflicts(&links, state)?;
+    let mut links = links::wanted(&target, &parents);
     let mut diff = Diff::default();
+    diff.errors.extend(away.iter().map(preflight::not_there));
+    links::without_conflicts(&mut links, state, &mut diff)?;
     for link in &links {
         links::steps(link, state, &mut diff, &[]);
     }
@@ -225,7 +246,8 @@ pub fn reconcile(
 /// What the unit does when it ends: the links that it kept go.
 pub fn release(plan: &Plan, parent_links: &[String], state: &State) -> Diff {
     let mut diff = Diff::default();
-    let kept = |name: &String| *name == plan.shim_name || parent_links.contains(name);
+    let shims: Vec<String> = plan.shim_names().collect();
+    let kept = |name: &String| shims.contains(name) || parent_links.contains(name);
     for link in state
         .links
         .iter()

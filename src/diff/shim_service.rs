@@ -36,6 +36,7 @@ pub(super) fn install(
     unit: &ShimUnit,
     links: &[WantedLink],
     state: &State,
+    mut diff: Diff,
 ) -> Result<Diff, Error> {
     let service = &state.systemd.shim;
     let path = unit_files::path(SHIM_UNIT);
@@ -47,7 +48,6 @@ pub(super) fn install(
             ),
         ));
     }
-    let mut diff = Diff::default();
     tidy(state, &mut diff);
     let mut files = Files::default();
     files.want(&path, Some(unit_files::shim(unit)), service, &mut diff);

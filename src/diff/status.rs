@@ -4,12 +4,12 @@ mod networks;
 mod unplanned;
 
 use super::difference::{Difference, Object};
-use super::links::shim_routes;
+use super::links::routes_of;
 use super::{Diff, Request, Selection, containers, diff, lan, preflight, shim_service, ways};
 use crate::error::{Diagnostic, Error, Span};
 use crate::plan::naming::SHIM_UNIT;
 use crate::plan::unit_files::ShimUnit;
-use crate::plan::{CompleteService, Env, Host, Isolation, Plan, Service};
+use crate::plan::{CompleteService, Env, Host, Isolation, Plan, PlannedShim, Service};
 use crate::state::{Container, ContainerHealth, Route, State};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -214,9 +214,13 @@ impl Status {
             findings.extend(found.filter(|found| !is_told(found) || !findings.iter().any(is_told)));
         }
         let differs = |name: &str| findings.iter().any(|finding| finding.about == name);
-        let mut items = vec![shim(plan, host, state, &differs), unit(state, &differs)];
+        let shims = plan.shims(host);
+        let mut items: Vec<Item> = shims
+            .map(|planned| shim(&planned, state, &differs))
+            .collect();
+        items.push(unit(state, &differs));
         items.push(isolation(plan, state, &differs));
-        items.extend(networks::items(plan, state, &differs));
+        items.extend(networks::items(plan, host, state, &differs));
         let services = plan
             .envs
             .iter()
@@ -260,8 +264,8 @@ fn unhealthy(container: &Container, health: &ContainerHealth) -> Option<Finding>
     })
 }
 
-fn shim(plan: &Plan, host: &Host, state: &State, differs: &dyn Fn(&str) -> bool) -> Item {
-    let name = &plan.shim_name;
+fn shim(shim: &PlannedShim, state: &State, differs: &dyn Fn(&str) -> bool) -> Item {
+    let name = &shim.name;
     let is = match state.link(name) {
         None => "missing".to_owned(),
         Some(link) => {
@@ -285,7 +289,7 @@ fn shim(plan: &Plan, host: &Host, state: &State, differs: &dyn Fn(&str) -> bool)
     let parents = state.docker.networks.iter();
     let mut parents = parents.filter_map(|network| network.parent.as_deref());
     let is_there = |route: &Route| state.routes.contains(route);
-    let (there, missing): (Vec<Route>, Vec<Route>) = shim_routes(plan, host).partition(is_there);
+    let (there, missing): (Vec<Route>, Vec<Route>) = routes_of(shim).partition(is_there);
     let (routes, are) = match missing.as_slice() {
         [] => (&there, "there"),
         missing => (&missing.to_vec(), "missing"),
@@ -297,7 +301,7 @@ fn shim(plan: &Plan, host: &Host, state: &State, differs: &dyn Fn(&str) -> bool)
         kind: "shim",
         name: name.clone(),
         state: format!("{is}, {word} to {routes} {are}"),
-        differs: differs(name) || parents.any(differs),
+        differs: differs(name) || (shim.env.is_none() && parents.any(differs)),
     }
 }
 

@@ -1,8 +1,8 @@
 //! Which way this host's packets to its containers go, and how it stands on the LAN, beside what the plan says. Pure.
 
-use super::{allocation, links};
+use super::{allocation, lan, links};
 use crate::error::Diagnostic;
-use crate::plan::{Host, Plan, joined};
+use crate::plan::{Host, Plan, PlannedShim, joined};
 use crate::state::{State, Way};
 use ipnet::Ipv4Net;
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,12 +22,22 @@ pub fn asked(plan: &Plan, state: &State) -> Vec<Ipv4Addr> {
 
 /// Packets that do not go by the shim although its route is as planned.
 pub fn astray(plan: &Plan, host: &Host, state: &State) -> Vec<Diagnostic> {
-    let has_routes = links::shim_routes(plan, host).all(|route| state.routes.contains(&route));
+    plan.shims(host)
+        .flat_map(|shim| astray_of(plan, &shim, state))
+        .collect()
+}
+
+fn astray_of(plan: &Plan, shim: &PlannedShim, state: &State) -> Vec<Diagnostic> {
+    let has_routes = links::routes_of(shim).all(|route| state.routes.contains(&route));
     if !has_routes {
         return Vec::new();
     }
-    let astray = state.ways.iter();
-    let astray = astray.filter(|way| way.link.as_ref() != Some(&plan.shim_name));
+    let on_its_lan = lan::on_its_lan(plan, shim, state.ways.iter().map(|way| way.address));
+    let astray = state
+        .ways
+        .iter()
+        .filter(|way| on_its_lan.contains(&way.address));
+    let astray = astray.filter(|way| way.link.as_ref() != Some(&shim.name));
     let mut by_way: BTreeMap<(Option<&str>, u32), Vec<Ipv4Addr>> = BTreeMap::new();
     for Way {
         address,
@@ -42,15 +52,15 @@ pub fn astray(plan: &Plan, host: &Host, state: &State) -> Vec<Diagnostic> {
         let to = joined(&addresses, ", ");
         // `ip route get` takes one.
         let first = joined(addresses.get(..1).unwrap_or_default(), "");
-        let shim = &plan.shim_name;
+        let name = &shim.name;
         match link {
             Some(link) => Diagnostic::error(
                 format!(
-                    "packets to {to} leave by `{link}` and not by `{shim}`: table {table} says so"
+                    "packets to {to} leave by `{link}` and not by `{name}`: table {table} says so"
                 ),
                 format!(
                     "`ip rule` and `ip route show table {table}` show what; take it away, or keep {} out of it",
-                    joined(&plan.routes, ", ")
+                    joined(shim.routes, ", ")
                 ),
             ),
             None => Diagnostic::error(

@@ -100,10 +100,27 @@ pub struct EnvTable {
     pub memory: Option<Text>,
     /// The processors that all its containers on a host may use together.
     pub cpus: Option<Text>,
+    /// The LAN that it has for its own, as a CIDR.
+    pub subnet: Option<Text>,
+    /// The router of that LAN.
+    pub gateway: Option<Text>,
+    /// The interfaces that hosts are on that LAN with.
+    pub parent: Option<PerHost>,
+    /// The addresses of hosts' shims on that LAN.
+    pub shim: Option<PerHost>,
     /// Its own Compose files, in the place of those of all environments.
     pub compose: Compose,
     /// `[env.NAME.services.SERVICE]`: keys that replace those of `[services.SERVICE]`.
     pub overrides: Vec<ServiceTable>,
+}
+
+/// What hosts have of a kind.
+#[derive(Clone, Debug)]
+pub enum PerHost {
+    /// The one of all that have any.
+    One(Text),
+    /// Host and value.
+    Each(Vec<(Text, Text)>),
 }
 
 /// What is the address of a service.
@@ -187,6 +204,10 @@ fn read_config(fields: &mut Fields, problems: &mut Problems) -> Config {
             range: t.string("range", problems),
             memory: t.scalar("memory", problems),
             cpus: t.scalar("cpus", problems),
+            subnet: t.string("subnet", problems),
+            gateway: t.string("gateway", problems),
+            parent: read_per_host("parent", "an interface, like \"eth0.20\"", t, problems),
+            shim: read_per_host("shim", "an address", t, problems),
             compose: read_compose(t, problems),
             overrides: t.tables("services", problems, |name, t, problems| {
                 let address = read_address(t, problems);
@@ -224,6 +245,26 @@ fn read_compose(fields: &mut Fields, problems: &mut Problems) -> Compose {
         env_file: fields.strings("env_file", problems),
         profiles: fields.strings("profiles", problems),
     }
+}
+
+/// A string, or a table of strings by host.
+fn read_per_host(
+    key: &'static str,
+    wanted: &str,
+    fields: &mut Fields,
+    problems: &mut Problems,
+) -> Option<PerHost> {
+    let node = fields.take(key)?;
+    if node.as_map().is_some() {
+        return Some(PerHost::Each(fields.strings_by_name(key, problems)));
+    }
+    let Some(text) = node.as_text() else {
+        let wanted = format!("{wanted}, or a table with one for each host");
+        fields.wrong_type(key, node, &wanted, problems);
+        return None;
+    };
+    let text = Spanned::new(node.span.clone(), text.to_owned());
+    Some(PerHost::One(text))
 }
 
 /// The address of a service in one environment.

@@ -1,8 +1,10 @@
 //! The plan in the making: addresses and ranges as values with their places, services merged for each environment.
 
 mod environment;
+mod lan;
 
 use environment::{EnvBuilder, replicas};
+pub(super) use lan::PartialLan;
 
 use super::address::{RangeError, routes};
 use super::isolation::{Cpus, Isolation, Limits};
@@ -50,6 +52,8 @@ pub(super) struct PartialHost {
 pub(super) struct PartialEnv {
     pub name: Text,
     pub range: Option<Spanned<Range>>,
+    /// The LAN that it has for its own.
+    pub lan: Option<PartialLan>,
     pub limits: Limits,
     /// The enabled services.
     pub services: Vec<PartialService>,
@@ -97,6 +101,7 @@ impl<'a> PlanBuilder<'a> {
                     config,
                     input,
                     project: input.projects.get(index).unwrap_or(&nothing),
+                    hosts: &hosts,
                     primary: primary.as_deref(),
                     isolation,
                     subnet: subnet.as_ref().map(|subnet| *subnet.get_ref()),
@@ -129,37 +134,10 @@ impl<'a> PlanBuilder<'a> {
 
     /// The plan, when everything that it needs could be read.
     pub(super) fn finish(self) -> Option<Plan> {
-        let envs: Vec<Env> = self
-            .envs
-            .into_iter()
-            .map(|env| {
-                Some(Env {
-                    name: env.name.get_ref().clone(),
-                    range: *env.range.as_ref()?.get_ref(),
-                    limits: env.limits,
-                    services: env.services.into_iter().flat_map(replicas).collect(),
-                    networks: env.networks,
-                    volumes: env.volumes,
-                    notices: env.notices,
-                    variables: env.variables,
-                    merged: env.merged,
-                    sections: env.sections,
-                })
-            })
-            .collect::<Option<_>>()?;
-        let hosts = self
-            .hosts
-            .iter()
-            .map(|host| {
-                Some(Host {
-                    name: host.name.get_ref().clone(),
-                    address: *host.address.as_ref()?.get_ref(),
-                    shim: *host.shim.as_ref()?.get_ref(),
-                    parent: host.parent.as_ref().map(|name| name.get_ref().clone()),
-                    primary: host.primary.is_some(),
-                })
-            })
-            .collect::<Option<_>>()?;
+        let envs = self.envs.into_iter().map(PartialEnv::finish);
+        let envs: Vec<Env> = envs.collect::<Option<_>>()?;
+        let hosts = self.hosts.into_iter().map(PartialHost::finish);
+        let hosts = hosts.collect::<Option<_>>()?;
         let gateway = *self.gateway.as_ref()?.get_ref();
         let dhcp = self.dhcp.as_ref().map(|range| *range.get_ref());
         let routes = shim_routes(&envs, gateway, dhcp);
@@ -186,9 +164,44 @@ impl<'a> PlanBuilder<'a> {
     }
 }
 
+impl PartialEnv {
+    fn finish(self) -> Option<Env> {
+        let range = *self.range?.get_ref();
+        Some(Env {
+            name: self.name.into_inner(),
+            range,
+            lan: match self.lan {
+                Some(lan) => Some(lan.finish(range)?),
+                None => None,
+            },
+            limits: self.limits,
+            services: self.services.into_iter().flat_map(replicas).collect(),
+            networks: self.networks,
+            volumes: self.volumes,
+            notices: self.notices,
+            variables: self.variables,
+            merged: self.merged,
+            sections: self.sections,
+        })
+    }
+}
+
+impl PartialHost {
+    fn finish(self) -> Option<Host> {
+        Some(Host {
+            name: self.name.into_inner(),
+            address: self.address?.into_inner(),
+            shim: self.shim?.into_inner(),
+            parent: self.parent.map(Spanned::into_inner),
+            primary: self.primary.is_some(),
+        })
+    }
+}
+
 /// What the shim leads to: never to the router or to those whom it gives addresses.
 fn shim_routes(envs: &[Env], gateway: Ipv4Addr, dhcp: Option<Range>) -> Vec<Ipv4Net> {
-    let ranges: Vec<Range> = envs.iter().map(|env| env.range).collect();
+    let here = envs.iter().filter(|env| env.lan.is_none());
+    let ranges: Vec<Range> = here.map(|env| env.range).collect();
     let kept_out: Vec<Range> = dhcp.into_iter().chain([Range::single(gateway)]).collect();
     routes(&ranges, &kept_out)
 }

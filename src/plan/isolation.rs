@@ -111,7 +111,10 @@ impl Plan {
             .filter(|_| is_enforced)
             .map(|other| other.range)
             .collect();
-        let machines = self.hosts.iter().flat_map(|host| [host.address, host.shim]);
+        let machines = self.hosts.iter().flat_map(|host| {
+            let shims = self.shims(host).map(|shim| shim.address);
+            std::iter::once(host.address).chain(shims)
+        });
         let is_denied = |address: &Ipv4Addr| denied.iter().any(|range| range.contains(*address));
         let mut allow: Vec<Ipv4Addr> = machines.filter(is_denied).collect();
         allow.sort_unstable();

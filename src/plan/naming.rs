@@ -29,6 +29,9 @@ pub const SLICE_PREFIX: &str = "homelab-";
 /// What goes before an environment's name in the name of its parent link on engines before 27.
 pub const PARENT_LINK_PREFIX: &str = "hl-";
 
+/// What goes before an environment's name in the name of its own shim, where it has a LAN of its own.
+pub const OWN_SHIM_PREFIX: &str = "hs-";
+
 /// The longest name of a link, in bytes: the kernel's `IFNAMSIZ` less the closing NUL.
 pub const LINK_NAME_BYTES: usize = 15;
 
@@ -132,6 +135,11 @@ pub fn slice_name(env: &str) -> String {
 /// The name of an environment's parent link as homelab made it at first: always the same.
 pub fn parent_link(env: &str) -> String {
     format!("{PARENT_LINK_PREFIX}{env}")
+}
+
+/// The name of the shim of an environment that has a LAN of its own.
+pub fn own_shim(env: &str) -> String {
+    format!("{OWN_SHIM_PREFIX}{env}")
 }
 
 /// The name of a parent link for a new network: the environment, as far as there is room, and four letters of a seed.

@@ -1,5 +1,6 @@
 //! The rules of an address plan, each a small check with a name. All of them run, so that all problems come at once.
 
+mod lans;
 mod names;
 mod services;
 mod warnings;
@@ -12,15 +13,17 @@ use crate::input::problem::Span;
 use std::net::Ipv4Addr;
 use toml::Spanned;
 
-const CHECKS: [fn(&PlanBuilder, &mut Problems); 18] = [
+const CHECKS: [fn(&PlanBuilder, &mut Problems); 20] = [
     what_is_needed_is_there,
-    addresses_are_in_the_subnet,
-    network_and_broadcast_are_nobodys,
-    gateway_is_not_the_shim,
+    lans::addresses_are_in_the_subnet,
+    lans::network_and_broadcast_are_nobodys,
+    lans::gateway_is_not_the_shim,
+    lans::lans_do_not_overlap,
+    lans::hosts_of_lans_exist,
     hosts_and_shims_differ,
     environments_do_not_overlap,
     environments_keep_out_of_dhcp,
-    environments_keep_out_of_what_is_taken,
+    lans::environments_keep_out_of_what_is_taken,
     pools_are_wide_enough,
     services::one_host_is_primary,
     names::names_fit,
@@ -138,159 +141,54 @@ fn environments_have_what_they_need(builder: &PlanBuilder, missing: &mut Missing
     }
 }
 
-/// Every single address that the file gives to a machine, with what it is.
-fn machine_addresses(builder: &PlanBuilder) -> Vec<(Spanned<Ipv4Addr>, String)> {
-    let mut all = Vec::new();
-    if let Some(gateway) = &builder.gateway {
-        all.push((gateway.clone(), "the gateway".to_owned()));
-    }
+fn hosts_and_shims_differ(builder: &PlanBuilder, problems: &mut Problems) {
+    let mut all: Vec<(Spanned<Ipv4Addr>, String, bool, Span)> = Vec::new();
     for host in &builder.hosts {
         let name = host.name.get_ref();
-        if let Some(address) = &host.address {
-            all.push((address.clone(), format!("host `{name}`")));
-        }
-        if let Some(shim) = &host.shim {
-            all.push((shim.clone(), shim_of(host.has_own_shim, name)));
-        }
-    }
-    all
-}
-
-fn shim_of(has_own: bool, host: &str) -> String {
-    if has_own {
-        format!("the shim of host `{host}`")
-    } else {
-        "the shim".to_owned()
-    }
-}
-
-fn ranges(builder: &PlanBuilder) -> Vec<(Spanned<Range>, String)> {
-    let mut all = Vec::new();
-    if let Some(dhcp) = &builder.dhcp {
-        all.push((dhcp.clone(), "the DHCP range".to_owned()));
-    }
-    for (name, range) in &builder.reserved {
-        all.push((range.clone(), format!("reservation `{}`", name.get_ref())));
+        let (address, shim) = (host.address.clone(), host.shim.clone());
+        let address = address.map(|a| (a, format!("host `{name}`"), false, host.name.span()));
+        let shim = shim.map(|a| {
+            (
+                a,
+                format!("the shim of host `{name}`"),
+                true,
+                host.name.span(),
+            )
+        });
+        all.extend(address.into_iter().chain(shim));
     }
     for env in &builder.envs {
-        if let Some(range) = &env.range {
-            all.push((
-                range.clone(),
-                format!("environment `{}`", env.name.get_ref()),
-            ));
-        }
+        let own = lans::own_shims(env);
+        all.extend(own.map(|(shim, what)| (shim, what, true, env.name.span())));
     }
-    all
-}
-
-fn addresses_are_in_the_subnet(builder: &PlanBuilder, problems: &mut Problems) {
-    let Some(subnet) = &builder.subnet else {
-        return;
-    };
-    let net = *subnet.get_ref();
-    let outside = |span: Span, what: String| {
-        Diagnostic::error_at(span, what)
-            .label("outside the subnet")
-            .context(subnet.span(), "the subnet")
-            .hint(format!("choose addresses of {net}"))
-    };
-    for (address, what) in machine_addresses(builder) {
-        if !net.contains(address.get_ref()) {
-            let what = format!("`{}`, {what}, is outside the subnet", address.get_ref());
-            problems.push(outside(address.span(), what));
-        }
-    }
-    for (range, what) in ranges(builder) {
-        if !range.get_ref().is_inside(net) {
-            let what = format!("`{}`, {what}, is outside the subnet", range.get_ref());
-            problems.push(outside(range.span(), what));
-        }
-    }
-}
-
-fn network_and_broadcast_are_nobodys(builder: &PlanBuilder, problems: &mut Problems) {
-    let Some(net) = builder.subnet.as_ref().map(|subnet| *subnet.get_ref()) else {
-        return;
-    };
-    for (address, what) in machine_addresses(builder) {
-        let kind = match *address.get_ref() {
-            a if a == net.network() => "network",
-            a if a == net.broadcast() => "broadcast",
-            _ => continue,
+    for (index, (address, what, is_shim, owner)) in all.iter().enumerate() {
+        let mut before = all.iter().take(index);
+        let first = before.find(|(other, ..)| other.get_ref() == address.get_ref());
+        let Some((other, other_what, ..)) = first else {
+            continue;
         };
-        problems.push(Diagnostic::error_at(
-            address.span(),
-            format!(
-                "`{}`, {what}, is the {kind} address of the subnet",
-                address.get_ref()
-            ),
-        ));
-    }
-}
-
-fn gateway_is_not_the_shim(builder: &PlanBuilder, problems: &mut Problems) {
-    let Some(gateway) = &builder.gateway else {
-        return;
-    };
-    for host in &builder.hosts {
-        let Some(shim) = &host.shim else { continue };
-        if shim.get_ref() == gateway.get_ref() {
-            let what = shim_of(host.has_own_shim, host.name.get_ref());
-            problems.push(
-                Diagnostic::error_at(
-                    shim.span(),
-                    format!("`{}` is the gateway and {what} at once", shim.get_ref()),
-                )
-                .context(gateway.span(), "the gateway")
-                .hint("give the shim an address that no other machine has"),
-            );
-        }
-    }
-}
-
-fn hosts_and_shims_differ(builder: &PlanBuilder, problems: &mut Problems) {
-    let mut seen: Vec<(Spanned<Ipv4Addr>, String, bool)> = Vec::new();
-    for host in &builder.hosts {
-        let name = host.name.get_ref();
-        let address = host
-            .address
-            .clone()
-            .map(|a| (a, format!("host `{name}`"), false));
-        let shim = host
-            .shim
-            .clone()
-            .map(|a| (a, format!("the shim of host `{name}`"), true));
-        for (address, what, is_shim) in [address, shim].into_iter().flatten() {
-            let first = seen
-                .iter()
-                .find(|(other, _, _)| other.get_ref() == address.get_ref());
-            let Some((other, other_what, _)) = first else {
-                seen.push((address, what, is_shim));
-                continue;
-            };
-            // Where both take the address of `[shim]`, the place to change is the second host.
-            let span = if other.span() == address.span() {
-                host.name.span()
-            } else {
-                address.span()
-            };
-            let hint = if is_shim {
-                "two machines that answer for one address break each other; give this host a `shim` of its own"
-            } else {
-                "two machines that answer for one address break each other; give each its own"
-            };
-            problems.push(
-                Diagnostic::error_at(
-                    span,
-                    format!(
-                        "`{}` is the address of {other_what} and of {what}",
-                        address.get_ref()
-                    ),
-                )
-                .context(other.span(), format!("{other_what} has it"))
-                .hint(hint),
-            );
-        }
+        // Where both take the address of `[shim]`, the place to change is the second host.
+        let span = if other.span() == address.span() {
+            owner.clone()
+        } else {
+            address.span()
+        };
+        let hint = if *is_shim {
+            "two machines that answer for one address break each other; give this host a `shim` of its own"
+        } else {
+            "two machines that answer for one address break each other; give each its own"
+        };
+        problems.push(
+            Diagnostic::error_at(
+                span,
+                format!(
+                    "`{}` is the address of {other_what} and of {what}",
+                    address.get_ref()
+                ),
+            )
+            .context(other.span(), format!("{other_what} has it"))
+            .hint(hint),
+        );
     }
 }
 
@@ -342,64 +240,12 @@ fn environments_keep_out_of_dhcp(builder: &PlanBuilder, problems: &mut Problems)
     }
 }
 
-fn environments_keep_out_of_what_is_taken(builder: &PlanBuilder, problems: &mut Problems) {
-    let Some(net) = builder.subnet.as_ref().map(|subnet| *subnet.get_ref()) else {
-        return;
-    };
-    for (env, range, span) in env_ranges(builder).filter(|(_, range, _)| range.is_inside(net)) {
-        let name = env.name.get_ref();
-        let inside = |what: String, place: Option<Span>| {
-            let problem = Diagnostic::error_at(
-                span.clone(),
-                format!("{what} is inside the range of environment `{name}`"),
-            )
-            .hint("move one of the two; containers get addresses from the whole range");
-            match place {
-                Some(place) => problem.context(place, "inside the range"),
-                None => problem,
-            }
-        };
-        for (address, what) in [
-            (net.network(), "the network address"),
-            (net.broadcast(), "the broadcast address"),
-        ] {
-            if range.contains(address) {
-                problems.push(inside(format!("`{address}`, {what} of the subnet,"), None));
-            }
-        }
-        if let Some(gateway) = &builder.gateway
-            && range.contains(*gateway.get_ref())
-        {
-            let what = format!("`{}`, the gateway,", gateway.get_ref());
-            problems.push(inside(what, Some(gateway.span())));
-        }
-        for host in &builder.hosts {
-            if let Some(shim) = &host.shim
-                && range.contains(*shim.get_ref())
-            {
-                let whose = shim_of(host.has_own_shim, host.name.get_ref());
-                let what = format!("`{}`, {whose},", shim.get_ref());
-                problems.push(inside(what, Some(shim.span())));
-            }
-        }
-        for (reservation, reserved) in &builder.reserved {
-            if range.overlaps(*reserved.get_ref()) {
-                let what = format!(
-                    "`{}`, reservation `{}`,",
-                    reserved.get_ref(),
-                    reservation.get_ref()
-                );
-                problems.push(inside(what, Some(reserved.span())));
-            }
-        }
-    }
-}
-
 fn pools_are_wide_enough(builder: &PlanBuilder, problems: &mut Problems) {
     let Some(net) = builder.subnet.as_ref().map(|subnet| *subnet.get_ref()) else {
         return;
     };
-    for (index, (env, _, span)) in env_ranges(builder).enumerate() {
+    let here = env_ranges(builder).filter(|(env, ..)| env.lan.is_none());
+    for (index, (env, _, span)) in here.enumerate() {
         let name = env.name.get_ref();
         let step = u8::try_from(index).unwrap_or(u8::MAX);
         if pool(net, step).is_none() {

@@ -263,7 +263,7 @@ impl Manager {
 
     /// The text of its file when it shall leave the shim and parent links alone.
     pub fn configured(self, plan: &Plan, parent_links: &[&str], found: Option<&str>) -> String {
-        let mut names = vec![plan.shim_name.clone()];
+        let mut names: Vec<String> = plan.shim_names().collect();
         names.extend(plan.envs.iter().map(super::Env::parent_link));
         let others = parent_links.iter().map(|name| (*name).to_owned());
         let others: Vec<String> = others.filter(|name| !names.contains(name)).collect();

@@ -2,7 +2,9 @@
 
 use super::table::Table;
 use super::{Report, out, print_object};
-use crate::plan::{Env, Host, Isolation, Limits, Plan, Range, Service, ip_range};
+use crate::plan::{
+    Env, Host, Isolation, Limits, OwnLan, Plan, PlannedShim, Range, Service, ip_range,
+};
 use ipnet::Ipv4Net;
 use serde_json::{Value, json};
 use std::net::Ipv4Addr;
@@ -61,13 +63,8 @@ fn machines(plan: &Plan) -> Vec<Row> {
             object: json!({ "kind": "gateway", "address": plan.gateway }),
         },
     ];
-    rows.extend(plan.routes.iter().map(|route| Row {
-        first: route.network(),
-        address: route.to_string(),
-        name: "shim route".to_owned(),
-        detail: format!("how hosts reach containers, over {}", plan.shim_name),
-        object: json!({ "kind": "route", "destination": route, "link": plan.shim_name }),
-    }));
+    let routes = plan.routes.iter();
+    rows.extend(routes.map(|route| route_row(*route, &plan.shim_name)));
     if let Some(dhcp) = plan.dhcp {
         rows.push(range("dhcp", "DHCP", "the router hands these out", dhcp));
     }
@@ -83,14 +80,67 @@ fn machines(plan: &Plan) -> Vec<Row> {
     }
     let mut shims: Vec<&Host> = plan.hosts.iter().collect();
     shims.sort_by_key(|host| host.shim);
-    rows.extend(shims.into_iter().map(|host| Row {
-        first: host.shim,
-        address: host.shim.to_string(),
-        name: format!("shim of {}", host.name),
-        detail: format!("link {}", plan.shim_name),
-        object: json!({ "kind": "shim", "address": host.shim, "host": host.name, "link": plan.shim_name }),
-    }));
+    rows.extend(
+        shims
+            .into_iter()
+            .map(|host| shim_row(host, &plan.main_shim(host))),
+    );
+    for (env, own) in plan
+        .envs
+        .iter()
+        .filter_map(|env| Some((env, env.lan.as_ref()?)))
+    {
+        rows.extend(own_lan(plan, env, own));
+    }
     rows
+}
+
+fn shim_row(host: &Host, shim: &PlannedShim) -> Row {
+    let parent = shim.env.and(shim.parent);
+    let parent = parent.map_or(String::new(), |parent| format!(", parent {parent}"));
+    Row {
+        first: shim.address,
+        address: shim.address.to_string(),
+        name: format!("shim of {}", host.name),
+        detail: format!("link {}{parent}", shim.name),
+        object: json!({ "kind": "shim", "address": shim.address, "host": host.name, "link": shim.name }),
+    }
+}
+
+fn own_lan(plan: &Plan, env: &Env, own: &OwnLan) -> Vec<Row> {
+    let (subnet, broadcast) = (own.subnet, own.subnet.broadcast());
+    let mut rows = vec![
+        Row {
+            first: subnet.network(),
+            address: subnet.to_string(),
+            name: format!("LAN of {}", env.name),
+            detail: format!("broadcast {broadcast}"),
+            object: json!({ "kind": "lan", "subnet": subnet, "broadcast": broadcast, "environment": env.name }),
+        },
+        Row {
+            first: own.gateway,
+            address: own.gateway.to_string(),
+            name: "gateway".to_owned(),
+            detail: String::new(),
+            object: json!({ "kind": "gateway", "address": own.gateway, "environment": env.name }),
+        },
+    ];
+    let shim = plan.shim_name_of(env);
+    rows.extend(own.routes.iter().map(|route| route_row(*route, &shim)));
+    let hosts = plan.hosts.iter();
+    let shims = hosts.filter_map(|host| Some(shim_row(host, &plan.shim_of(env, host)?)));
+    rows.extend(shims);
+    rows
+}
+
+fn route_row(route: Ipv4Net, shim: &str) -> Row {
+    Row {
+        first: route.network(),
+        address: route.to_string(),
+        name: "shim route".to_owned(),
+        detail: format!("how hosts reach containers, over {shim}"),
+        object: json!({ "kind": "route", "destination": route, "link": shim }),
+    }
 }
 
 fn range(kind: &str, name: &str, detail: &str, range: Range) -> Row {
@@ -140,7 +190,7 @@ fn environment(plan: &Plan, env: &Env, pool: Ipv4Net) -> Vec<Row> {
         detail: detail.join(", "),
         object: json!({
             "kind": "environment", "name": env.name, "range": env.range, "network": env.network(),
-            "pool": pool, "ip_range": ip_range(plan.gateway), "addresses": env.range.len(), "free": free,
+            "pool": pool, "ip_range": ip_range(plan.gateway_of(env)), "addresses": env.range.len(), "free": free,
             "memory": memory, "cpus": cpus.map(|cpus| cpus.to_string()),
         }),
     }];
@@ -192,7 +242,8 @@ fn service_row(service: &Service, env: &Env, indent: &str) -> Row {
 
 /// What a wider pool means to the containers in it, and what no isolation means.
 fn notes(plan: &Plan) -> Vec<String> {
-    let wider = plan.planned_pools().skip(1);
+    let pools = plan.planned_pools();
+    let wider = pools.filter(|(env, pool)| *pool != plan.subnet_of(env));
     let wider = wider.map(|(env, pool)| {
         format!(
             "note: containers of {} take all of {pool} for on-link and {} for its broadcast address",

@@ -36,6 +36,8 @@ pub struct Node {
     pub id: String,
     /// What it is in the matrix.
     pub role: Role,
+    /// The environment whose own LAN it is on; `None` on that of `[network]`.
+    pub lan: Option<String>,
     /// Its name.
     pub name: String,
     /// Where it is asked.
@@ -54,6 +56,14 @@ impl Node {
     /// Whether a process of ours answers for it: not where homelab does not run.
     pub fn answers(&self) -> bool {
         self.asks() || self.role == Role::Shim
+    }
+
+    /// Whether the plan says anything of its asking somebody. Machines are asked on their own LAN, as between two LANs is a router,
+    /// which has rules of its own; but this host reaches containers on each.
+    pub fn may_ask(&self, asked: &Self) -> bool {
+        let is_guest = |node: &Self| matches!(node.role, Role::Env(_));
+        let is_same = self.lan == asked.lan || (is_guest(asked) && !is_guest(self));
+        self.id != asked.id && (is_same || (is_guest(self) && is_guest(asked)))
     }
 
     /// Whether it asks: this host and the containers that run here do.
@@ -283,6 +293,7 @@ mod tests {
         let node = |name: &str, role: Role, is_here: bool| Node {
             id: name.to_owned(),
             role,
+            lan: None,
             name: name.to_owned(),
             address: Ipv4Addr::LOCALHOST,
             process: is_here.then_some(1),

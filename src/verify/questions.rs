@@ -97,7 +97,7 @@ fn everybody(nodes: &[Node]) -> Vec<Question> {
     sources
         .flat_map(|(source, asking)| {
             let others = nodes.iter().enumerate();
-            let others = others.filter(|(_, asked)| asked.id != asking.id);
+            let others = others.filter(|(_, asked)| asking.may_ask(asked));
             others.map(move |(target, _)| (source, target))
         })
         .collect()
@@ -135,7 +135,7 @@ fn to_machines(nodes: &[Node], places: &[Places]) -> Vec<Ranked> {
     let hosts = machines.iter().filter(|(_, node)| node.asks());
     let mut ranked = Vec::new();
     for (host, asking) in hosts {
-        let others = machines.iter().filter(|(_, asked)| asked.id != asking.id);
+        let others = machines.iter().filter(|(_, asked)| asking.may_ask(asked));
         ranked.extend(others.map(|(other, _)| (0, (*host, *other))));
         for own in places {
             let guests = own.here.iter().enumerate();
@@ -145,7 +145,8 @@ fn to_machines(nodes: &[Node], places: &[Places]) -> Vec<Ranked> {
     }
     for own in places {
         for (rank, guest) in own.here.iter().enumerate() {
-            let asked = machines.iter();
+            let may_ask = |asked: &Node| nodes.get(*guest).is_some_and(|node| node.may_ask(asked));
+            let asked = machines.iter().filter(|(_, asked)| may_ask(asked));
             ranked.extend(asked.map(|(machine, _)| (rank, (*guest, *machine))));
         }
     }
@@ -196,6 +197,7 @@ mod tests {
         let node = |id: &str, role: Role, address: usize, is_guest: bool| Node {
             id: id.to_owned(),
             role,
+            lan: None,
             name: id.to_owned(),
             address: Ipv4Addr::from_bits(u32::try_from(address).unwrap_or_default()),
             process: is_guest.then_some(1),

@@ -5,6 +5,7 @@
 
 mod disks;
 mod run;
+pub mod second_lan;
 mod watch;
 
 pub use run::Run;
@@ -224,7 +225,7 @@ impl Server {
             .filter_map(|line| line.split([':', '@']).nth(1))
         {
             let name = name.trim();
-            if name != "lo" && name != "eth0" {
+            if !["lo", "eth0", second_lan::INTERFACE].contains(&name) {
                 let _ = self.host.output(&format!("ip link del {name}"));
             }
         }

@@ -23,6 +23,7 @@ mod isolation;
 mod main_job;
 mod many;
 mod network_managers;
+mod own_lan;
 mod pool;
 mod refusals;
 mod repairs;

@@ -11,6 +11,7 @@ tests! {
         who_holds_an_address_stops_just_what_needs_it;
     one engine:
         two_that_answer_for_one_address_are_found
+        a_container_that_starts_meanwhile_is_no_stranger
         neighbours_learn_of_a_moved_shim_at_once
 }
 
@@ -156,4 +157,20 @@ fn neighbours_learn_of_a_moved_shim_at_once(suite: &str) {
     // The container knew the laptop there, and does not have to find out.
     pi.sh(ping);
     assert_eq!(pi.host.page(lan(230)).as_deref(), Some("whoami of preprod"));
+}
+
+/// As after a kill, when the Engine is still at what the dead run asked for.
+fn a_container_that_starts_meanwhile_is_no_stranger(suite: &str) {
+    let loan = borrow(suite);
+    let (_home, pi) = loan.parts();
+    pi.homelab("network-up").exits(0);
+    pi.homelab("env-up whoami").exits(0);
+    for pause in ["0", "0.1", "0.3", "0.5", "0.8"] {
+        pi.sh("docker stop whoami-preprod");
+        pi.sh(&format!(
+            "(sleep {pause}; docker start whoami-preprod) >/tmp/start.log 2>&1 & \
+             homelab env-up whoami >/tmp/up.log 2>&1; status=$?; wait; cat /tmp/up.log; exit $status"
+        ));
+        pi.homelab("env-up whoami --dry-run").exits(0);
+    }
 }

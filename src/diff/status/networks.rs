@@ -1,13 +1,19 @@
 //! Networks of ours, and who is on them. Pure.
 
 use super::{Item, missing};
-use crate::plan::{Env, Plan};
+use crate::plan::{Env, Host, Plan};
 use crate::state::{Container, Network, State};
 
-/// Every environment's part of the LAN, and those of the rest on which is somebody else.
-pub(super) fn items(plan: &Plan, state: &State, differs: &dyn Fn(&str) -> bool) -> Vec<Item> {
-    let planned = plan.envs.iter().map(|env| planned(env, state, differs));
-    planned.chain(others(plan, state, differs)).collect()
+/// The part of a LAN that each environment of a host has, and those of the rest on which is somebody else.
+pub(super) fn items(
+    plan: &Plan,
+    host: &Host,
+    state: &State,
+    differs: &dyn Fn(&str) -> bool,
+) -> Vec<Item> {
+    let envs = plan.envs_of(host);
+    let planned = envs.map(|env| planned(env, state, differs));
+    planned.chain(others(plan, host, state, differs)).collect()
 }
 
 /// The part of the LAN that an environment has.
@@ -28,8 +34,11 @@ fn planned(env: &Env, state: &State, differs: &dyn Fn(&str) -> bool) -> Item {
 }
 
 /// Those networks of ours beside the planned parts of the LAN on which is somebody else.
-fn others(plan: &Plan, state: &State, differs: &dyn Fn(&str) -> bool) -> Vec<Item> {
-    let is_planned = |network: &Network| plan.envs.iter().any(|env| env.network() == network.name);
+fn others(plan: &Plan, host: &Host, state: &State, differs: &dyn Fn(&str) -> bool) -> Vec<Item> {
+    let is_planned = |network: &Network| {
+        let mut envs = plan.envs_of(host);
+        envs.any(|env| env.network() == network.name)
+    };
     let others = state.docker.networks.iter();
     let others = others.filter(|network| !is_planned(network));
     let item = |network: &Network| {

@@ -333,18 +333,20 @@ fn ask_about_container(action: &ContainerAction, step: usize, state: &mut State)
             let found = docker.containers.iter_mut().find(|c| c.name == *name);
             found.unwrap_or_else(|| unreachable!("no {name}")).state = "exited".to_owned();
         }
-        ContainerAction::Remove { name } => {
-            let container = docker.container(name).filter(|c| !c.is_running());
-            let container = container.unwrap_or_else(|| unreachable!("{name} runs"));
-            // It does not answer any more.
-            let macs: BTreeSet<_> = container.networks.values().map(|end| end.mac).collect();
-            let answered = &mut state.answered;
-            answered.retain(|answer| !macs.contains(&Some(answer.mac)));
-            docker
-                .containers
-                .retain(|container| container.name != *name);
-        }
+        ContainerAction::Remove { name } => remove(name, state),
     }
+}
+
+fn remove(name: &str, state: &mut State) {
+    let State {
+        answered, docker, ..
+    } = state;
+    let container = docker.container(name).filter(|c| !c.is_running());
+    let container = container.unwrap_or_else(|| unreachable!("{name} runs"));
+    // It does not answer any more.
+    let macs: BTreeSet<_> = container.networks.values().map(|end| end.mac).collect();
+    answered.retain(|answer| !macs.contains(&Some(answer.mac)));
+    docker.containers.retain(|container| container.name != name);
 }
 
 fn create(new: &NewContainer, id: String, docker: &mut Docker) {

@@ -1,6 +1,7 @@
 //! One environment in the making: Compose files and the tables of homelab.toml laid over each other, and what they come to.
 
-use super::{PartialEnv, PartialService, read_address, read_limits, read_range};
+use super::lan::read_lan;
+use super::{PartialEnv, PartialHost, PartialService, read_address, read_limits, read_range};
 use crate::error::Diagnostic;
 use crate::input::compose::{LoadEnv, Project, absolute_paths, replace_keys};
 use crate::input::homelab_toml::{self, Address, Config, Text};
@@ -41,6 +42,7 @@ pub(super) struct EnvBuilder<'a> {
     pub config: &'a Config,
     pub input: &'a CompileInput<'a>,
     pub project: &'a Project,
+    pub hosts: &'a [PartialHost],
     pub primary: Option<&'a str>,
     pub isolation: Isolation,
     pub subnet: Option<Ipv4Net>,
@@ -56,7 +58,12 @@ impl EnvBuilder<'_> {
         let limits = read_limits(env, problems);
         let has_slice = self.isolation == Isolation::Enforced || !limits.is_empty();
         let slice = has_slice.then(|| slice_name(name));
-        let lan = lan_keys(self.project, name, self.subnet);
+        let own_lan = read_lan(env, self.config, self.hosts, problems);
+        let subnet = match &own_lan {
+            Some(own) => own.subnet.as_ref().map(|subnet| *subnet.get_ref()),
+            None => self.subnet,
+        };
+        let lan = lan_keys(self.project, name, subnet);
         let networks = self.other_networks(&lan, problems);
         let volumes = compose_volumes(&self.project.volumes.0, name, problems);
         let is_native = |span: &Span| span.start < self.input.native_end;
@@ -88,6 +95,7 @@ impl EnvBuilder<'_> {
         PartialEnv {
             name: env.name.clone(),
             range: read_range(env.range.as_ref(), problems),
+            lan: own_lan,
             limits,
             services,
             disabled,
@@ -96,13 +104,18 @@ impl EnvBuilder<'_> {
             notices: self.project.notices.clone(),
             variables: self.project.variables.clone(),
             merged,
-            sections: vec![
-                ("networks", self.project.networks.clone()),
-                ("volumes", self.project.volumes.clone()),
-                ("configs", self.project.configs.clone()),
-                ("secrets", self.project.secrets.clone()),
-            ],
+            sections: self.sections(),
         }
+    }
+
+    /// What its Compose files have beside services.
+    fn sections(&self) -> Vec<(&'static str, Map)> {
+        vec![
+            ("networks", self.project.networks.clone()),
+            ("volumes", self.project.volumes.clone()),
+            ("configs", self.project.configs.clone()),
+            ("secrets", self.project.secrets.clone()),
+        ]
     }
 
     /// The networks of the files that are not the LAN.

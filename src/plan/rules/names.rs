@@ -5,7 +5,7 @@ use crate::input::homelab_toml::{Address, Text};
 use crate::input::problem::{Span, suggestion};
 use crate::plan::Problems;
 use crate::plan::builder::{PartialEnv, PartialService, PlanBuilder};
-use crate::plan::naming::{LINK_NAME_BYTES, PARENT_LINK_PREFIX, parent_link};
+use crate::plan::naming::{LINK_NAME_BYTES, PARENT_LINK_PREFIX, own_shim, parent_link};
 use crate::plan::service::is_dns_label;
 use std::collections::BTreeMap;
 
@@ -43,7 +43,14 @@ fn is_link_name(text: &str) -> bool {
 }
 
 fn links_fit(builder: &PlanBuilder, problems: &mut Problems) {
-    let parents = || builder.hosts.iter().filter_map(|host| host.parent.as_ref());
+    let own = || {
+        let lans = builder.envs.iter().filter_map(|env| env.lan.as_ref());
+        lans.flat_map(|lan| lan.seats.iter().map(|seat| &seat.parent))
+    };
+    let parents = || {
+        let main = builder.hosts.iter().filter_map(|host| host.parent.as_ref());
+        main.chain(own())
+    };
     for name in std::iter::once(&builder.shim_name).chain(parents()) {
         let text = name.get_ref();
         if RESERVED.contains(&text.as_str()) {
@@ -58,12 +65,17 @@ fn links_fit(builder: &PlanBuilder, problems: &mut Problems) {
         }
     }
     for env in &builder.envs {
-        if parent_link(env.name.get_ref()) == *builder.shim_name.get_ref() {
-            let what = format!(
-                "`{}` is the shim and the parent link of environment `{}` at once",
-                builder.shim_name.get_ref(),
-                env.name.get_ref()
-            );
+        let (name, shim) = (env.name.get_ref(), builder.shim_name.get_ref());
+        let other = if parent_link(name) == *shim {
+            Some("parent link")
+        } else if env.lan.is_some() && own_shim(name) == *shim {
+            Some("own shim")
+        } else {
+            None
+        };
+        if let Some(other) = other {
+            let what =
+                format!("`{shim}` is the shim and the {other} of environment `{name}` at once");
             problems.push(
                 Diagnostic::error_at(builder.shim_name.span(), what)
                     .hint("choose another name for the shim"),

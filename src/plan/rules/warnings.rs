@@ -1,15 +1,16 @@
 //! What is allowed, but should be known.
 
+use super::env_ranges;
+use super::lans::main_machines;
 use super::services::dependencies;
-use super::{env_ranges, machine_addresses};
 use crate::error::Diagnostic;
 use crate::plan::builder::PlanBuilder;
 use crate::plan::{Problems, pool};
 
 pub(super) fn hosts_in_dhcp(builder: &PlanBuilder, problems: &mut Problems) {
     let Some(dhcp) = &builder.dhcp else { return };
-    for (address, what) in machine_addresses(builder) {
-        if what != "the gateway" && dhcp.get_ref().contains(*address.get_ref()) {
+    for (address, what) in main_machines(builder) {
+        if dhcp.get_ref().contains(*address.get_ref()) {
             problems.push(
                 Diagnostic::warning_at(
                     address.span(),
@@ -87,7 +88,8 @@ pub(super) fn pools_beyond_private_addresses(builder: &PlanBuilder, problems: &m
     if !net.network().is_private() {
         return;
     }
-    for (index, (env, _, span)) in env_ranges(builder).enumerate() {
+    let here = env_ranges(builder).filter(|(env, ..)| env.lan.is_none());
+    for (index, (env, _, span)) in here.enumerate() {
         let Some(pool) = u8::try_from(index).ok().and_then(|step| pool(net, step)) else {
             continue;
         };

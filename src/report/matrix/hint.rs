@@ -32,7 +32,7 @@ pub fn hint(plan: &Plan, matrix: &Matrix, cell: &Cell, wrong: &[Wrong]) -> Strin
         (Verdict::Blocked, Role::Env(from), _, _) => leak(from, wrong),
         (_, Role::Host, Role::Env(_), Some(target)) => to_containers(plan, matrix, cell, target),
         (_, Role::Env(env), Role::Host | Role::Shim, _) => to_host(plan, matrix, env, wrong),
-        (_, _, Role::Gateway, _) => to_gateway(plan, matrix, cell),
+        (_, _, Role::Gateway, Some(gateway)) => to_gateway(gateway, matrix, cell),
         (_, Role::Env(from), Role::Env(to), Some(target)) if from == to => neighbour(target),
         (_, Role::Env(from), Role::Env(_), _) => leak(from, wrong),
         _ => {
@@ -166,9 +166,18 @@ fn is_partly(cell: &Cell) -> bool {
     cell.seen == Some(Verdict::Partly)
 }
 
+/// The shim by which this host reaches an environment.
+fn shim_of(plan: &Plan, role: &Role) -> String {
+    let env = match role {
+        Role::Env(name) => plan.env(name),
+        _ => None,
+    };
+    env.map_or_else(|| plan.shim_name.clone(), |env| plan.shim_name_of(env))
+}
+
 /// The shim, its route, and what may be in the way of both.
 fn way(plan: &Plan, container: &Node) -> String {
-    let shim = &plan.shim_name;
+    let shim = shim_of(plan, &container.role);
     format!(
         "`homelab network-up` puts `{shim}` and its route in order; if it has nothing to do, `ip route get {}` must say \
          `dev {shim}`: another route that it shows beats the shim's and must go; if there is none, `nft list ruleset` shows \
@@ -188,14 +197,18 @@ fn to_host(plan: &Plan, matrix: &Matrix, env: &str, wrong: &[Wrong]) -> String {
                 .to_owned()
         }
         Some(source) => way(plan, source),
-        None => format!("`homelab network-up` puts `{}` in order", plan.shim_name),
+        None => format!("`homelab network-up` puts `{}` in order", shim_of(plan, &env)),
     }
 }
 
-fn to_gateway(plan: &Plan, matrix: &Matrix, cell: &Cell) -> String {
-    let gateway = plan.gateway;
-    let is_env = |role: &&Role| matches!(role, Role::Env(_));
-    let mut envs = matrix.from.iter().filter(is_env);
+fn to_gateway(gateway: &Node, matrix: &Matrix, cell: &Cell) -> String {
+    let lan = &gateway.lan;
+    let gateway = gateway.address;
+    let is_there = |role: &&Role| {
+        let mut nodes = matrix.nodes.iter();
+        matches!(role, Role::Env(_)) && nodes.any(|node| node.role == **role && node.lan == *lan)
+    };
+    let mut envs = matrix.from.iter().filter(is_there);
     let by_containers = envs.any(|env| matrix.reaches(env, &Role::Gateway));
     let by_host = matrix.reaches(&Role::Host, &Role::Gateway);
     match (by_host, by_containers) {
