@@ -112,6 +112,7 @@ async fn engine(own: &[Ipv4Addr]) -> Result<Result<(Engine, Docker), Diagnostic>
         version: engine.version.clone(),
         api: engine.api,
         cgroup_driver,
+        started: cgroups::engine_started(),
         networks,
         containers,
         ..Docker::default()
@@ -119,19 +120,21 @@ async fn engine(own: &[Ipv4Addr]) -> Result<Result<(Engine, Docker), Diagnostic>
     Ok(Ok((engine, docker)))
 }
 
-/// Adds to containers of ours that run which slice their processes are in.
+/// Adds to containers of ours which slice their processes are in. One that does not run says only to the Engine where they will be.
 async fn find_slices(engine: &Engine, containers: &mut [Container]) -> Result<(), Error> {
     let by_container = cgroups::slices_by_container();
     let ours = containers
         .iter_mut()
         .filter(|found| found.service().is_some());
-    for container in ours.filter(|found| matches!(found.state.as_str(), "running" | "paused")) {
+    for container in ours {
+        let has_processes = matches!(container.state.as_str(), "running" | "paused");
         container.slice = match by_container.get(&container.id) {
             Some(slice) => Some(slice.clone()),
-            None => {
+            None if has_processes => {
                 let process = engine.process(&container.id).await?;
                 process.and_then(cgroups::slice_of_process)
             }
+            None => engine.slice_at_start(&container.id).await?,
         };
     }
     Ok(())

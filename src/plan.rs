@@ -15,7 +15,7 @@ pub use address::{Mac, Range, Written, ip_range, joined, pool};
 pub use isolation::{Isolation, Limits, PlannedSlice};
 pub use lan::{OwnLan, PlannedShim, Seat};
 pub use service::{
-    ApiSection, Attachment, CompleteService, ComposeNetwork, ComposePool, ComposeVolume,
+    ApiSection, Attachment, Bypass, CompleteService, ComposeNetwork, ComposePool, ComposeVolume,
     DependencyCondition, Device, FileSource, GivenFile, INTERFACE_NAME, PortBinding, PullPolicy,
     Restart, Service, Volume, complete, is_dns_label, split_tag,
 };

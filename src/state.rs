@@ -100,6 +100,9 @@ pub struct Link {
     pub bridge: Option<String>,
     /// Its IPv4 addresses.
     pub addresses: Vec<Ipv4Net>,
+    /// When it had its first address, of those that it has, in hundredths of a second since the boot.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub addressed: Option<u64>,
     /// `net.ipv4.conf.NAME.arp_filter`.
     pub arp_filter: bool,
     /// How long its packets may be, in bytes.
@@ -154,6 +157,9 @@ pub struct InstalledShim {
     pub active: bool,
     /// Its files are newer than what systemd read.
     pub stale: bool,
+    /// Why the program that its file names cannot be run, in a few words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub program_fault: Option<String>,
     /// The units of the network managers that are installed, and whether they run.
     pub managers: BTreeMap<String, bool>,
     /// The folders in which it keeps its copy of homelab.toml that there are, and the links to them.

@@ -178,7 +178,7 @@ fn machines(plan: &Plan, host: &Host) -> Vec<Node> {
         address,
         process: None,
         slice: None,
-        is_ours: true,
+        made_for: None,
         is_here: true,
     };
     let mut nodes = vec![
@@ -222,7 +222,7 @@ async fn containers(plan: &Plan, engine: &Engine, state: &State) -> Result<Vec<N
                 address,
                 process: Some(process),
                 slice: cgroups::slice_of_process(process),
-                is_ours: container.service().is_some(),
+                made_for: container.service().map(|(env, _)| env.to_owned()),
                 is_here: true,
             }))
         });
@@ -254,7 +254,7 @@ fn elsewhere(plan: &Plan, host: &Host) -> Vec<Node> {
                 address: service.address?,
                 process: None,
                 slice: None,
-                is_ours: true,
+                made_for: Some(service.env.clone()),
                 is_here: false,
             })
         })

@@ -9,6 +9,7 @@ use crate::plan::naming::SHIM_UNIT;
 use crate::plan::unit_files::{self, ShimUnit};
 use crate::plan::{Host, PlannedShim};
 use crate::state::{Answer, State};
+use crate::system::systemd;
 use futures_util::future::try_join_all;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -178,10 +179,20 @@ fn own_path() -> Result<PathBuf, Error> {
     // The unit sees no home folders and no temporary ones, and what runs at boot as a service should not be replaceable by
     // whoever owns those.
     let unseen = ["/home", "/root", "/run", "/tmp", "/var/tmp"];
-    if path.is_absolute() && !unseen.iter().any(|folder| path.starts_with(folder)) {
-        return Ok(path);
-    }
     let shown = path.display();
+    if path.is_absolute() && !unseen.iter().any(|folder| path.starts_with(folder)) {
+        return match systemd::program_fault(&path).filter(|_| path.is_file()) {
+            None => Ok(path),
+            Some(fault) => Err(Error::new(
+                format!(
+                    "this program is `{shown}`, which is {fault}, and the service has a user of its own"
+                ),
+                format!(
+                    "`chmod o+x` it and the folders that it is in; `namei -m {shown}` shows their modes"
+                ),
+            )),
+        };
+    }
     Err(Error::new(
         format!("this program is `{shown}`, where no service can run it"),
         format!(

@@ -18,6 +18,7 @@ impl Context<'_> {
     pub async fn status(&self) -> Result<ExitStatus, Error> {
         let (machine, mut state) = observe::machine(self.plan).await?;
         let host = self.host(&state)?;
+        self.report.warnings(&self.plan.ways_out_on(host));
         let mut findings = Findings::default();
         let paths = self.unit_paths().ok();
         let unit = paths.as_ref().map(|paths| paths.unit(host));

@@ -22,6 +22,7 @@ impl Context<'_> {
             ));
         }
         preflight::parent(self.plan, host, &state)?;
+        self.report.warnings(&self.plan.ways_out_on(host));
         let answers = observe::duplicates(self.plan, host, &state);
         let matrix = verify::run(self.plan, host, &machine, &state);
         let (answered, matrix) = tokio::try_join!(answers, matrix)?;

@@ -21,21 +21,65 @@ pub fn sticky(plan: &Plan, env: &Env, service: &Service, state: &State) -> Optio
 }
 
 /// The addresses of an environment that nobody has, as far as is known. Each host begins in a part of its own, so that two that
-/// choose at the same time, or while one is off, do not choose the same.
+/// choose at the same time, or while one is off, do not choose the same. Who needs more than that takes of the others' parts from
+/// their ends, where those come last.
 pub fn available<'a>(
     plan: &'a Plan,
     env: &'a Env,
     host: &Host,
     state: &'a State,
 ) -> impl Iterator<Item = Ipv4Addr> + 'a {
-    let mut all: Vec<Ipv4Addr> = plan.unassigned(env).collect();
+    let all: Vec<Ipv4Addr> = plan.unassigned(env).collect();
     let (primary, others): (Vec<&Host>, Vec<&Host>) = plan.hosts.iter().partition(|h| h.primary);
     let mut hosts = primary.iter().chain(&others);
     let place = hosts.position(|other| other.name == host.name);
-    let begin = place.unwrap_or_default() * all.len() / plan.hosts.len().max(1);
-    all.rotate_left(begin);
+    let (place, count) = (place.unwrap_or_default(), plan.hosts.len().max(1));
+    let part = |of: usize| {
+        let part = of * all.len() / count..(of + 1) * all.len() / count;
+        all.get(part).unwrap_or_default().to_vec()
+    };
+    let mut order = part(place);
+    for next in 1..count {
+        order.extend(part((place + next) % count).into_iter().rev());
+    }
     let in_use = state.docker.addresses_in_use();
-    all.into_iter().filter(move |address| {
+    order.into_iter().filter(move |address| {
         !in_use.contains(address) && state.holders(*address).next().is_none()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::tests::PlanFiles;
+
+    #[test]
+    fn hosts_choose_from_different_ends_until_the_range_is_full() {
+        let source = include_str!("../../homelab.toml");
+        let plan = PlanFiles::new(source.to_owned()).plan();
+        let state = State::default();
+        for env in &plan.envs {
+            let all: Vec<Ipv4Addr> = plan.unassigned(env).collect();
+            let orders = plan.hosts.iter().map(|host| {
+                let mut order: Vec<Ipv4Addr> = available(&plan, env, host, &state).collect();
+                let chosen = order.clone();
+                order.sort();
+                assert_eq!(order, all, "each address once");
+                chosen
+            });
+            let [one, other] = orders
+                .collect::<Vec<_>>()
+                .try_into()
+                .unwrap_or_else(|_| unreachable!("two hosts"));
+            for count in 0..=all.len() {
+                let both = one
+                    .iter()
+                    .take(count)
+                    .chain(other.iter().take(all.len() - count));
+                let mut both: Vec<Ipv4Addr> = both.copied().collect();
+                both.sort();
+                assert_eq!(both, all, "{count} on one host, the rest on the other");
+            }
+        }
+    }
 }

@@ -49,9 +49,15 @@ pub fn other_hosts(plan: &Plan, host: &Host) -> impl Iterator<Item = Ipv4Addr> {
     others.map(|other| other.address)
 }
 
-/// That somebody on the LAN has an address which is about to be taken.
+/// That somebody on the LAN has an address which is about to be taken. A container of this host that has it answers the shim too.
 pub fn taken(plan: &Plan, address: Ipv4Addr, state: &State) -> Option<Diagnostic> {
-    let holders = holders(plan, address, state)?;
+    let is_own = |mac: &Mac| {
+        let here = state.docker.containers.iter();
+        let mut here = here.flat_map(|container| container.networks.values());
+        here.any(|own| own.address == Some(address) && own.mac == Some(*mac))
+    };
+    let others = state.holders(address).filter(|mac| !is_own(mac));
+    let holders = holders(plan, address, others, state)?;
     Some(Diagnostic::error(
         format!("{address} is taken: {holders} answers for it on the LAN"),
         "take the address from that machine, or plan another one; then run this again",
@@ -67,7 +73,7 @@ pub fn shim_taken(
     state: &State,
 ) -> Option<Diagnostic> {
     let address = shim.address;
-    let holders = holders(plan, address, state)?;
+    let holders = holders(plan, address, state.holders(address), state)?;
     let (whose, where_to_change) = match shim.env {
         None => (
             String::new(),
@@ -100,9 +106,13 @@ pub fn on_its_lan(
 }
 
 /// Who answered for an address, by hardware address and what is known of it.
-fn holders(plan: &Plan, address: Ipv4Addr, state: &State) -> Option<String> {
-    let words: Vec<String> = state
-        .holders(address)
+fn holders(
+    plan: &Plan,
+    address: Ipv4Addr,
+    macs: impl Iterator<Item = Mac>,
+    state: &State,
+) -> Option<String> {
+    let words: Vec<String> = macs
         .map(|mac| match about(plan, address, mac, state) {
             Some(about) => format!("{mac} ({about})"),
             None => mac.to_string(),
@@ -185,7 +195,7 @@ pub fn duplicates<'a>(
     own_addresses(plan, host, state)
         .into_iter()
         .filter_map(|(address, whose)| {
-            let holders = holders(plan, address, state)?;
+            let holders = holders(plan, address, state.holders(address), state)?;
             let what = format!(
                 "another machine has {address}, the address of {whose}: {holders} answers for it on the LAN"
             );

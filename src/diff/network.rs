@@ -132,7 +132,8 @@ fn converge(
     state: &State,
     mut diff: Diff,
 ) -> Result<Diff, Error> {
-    let Sorted { kept, outdated } = sort_networks(target, wanted, state, &mut diff);
+    let sorted = sort_networks(target, wanted, state, &mut diff);
+    let Sorted { kept, outdated } = keep_lost(sorted, state, &mut diff);
     let slices = slices_to_change(target.plan, wanted, state, &mut diff);
     let mut new = new_networks(target, wanted.unwrap_or_default(), &kept, state, &mut diff);
     let kept_parents: BTreeSet<&str> = kept.iter().filter_map(|n| n.parent.as_deref()).collect();
@@ -291,6 +292,21 @@ fn sort_networks<'a>(
                 ));
             } else if older.is_some() {
                 diff.warnings.push(told_of_older_shape(name, env));
+            }
+        }
+    }
+    sorted
+}
+
+/// Keeps networks of which something would be left if they were removed now.
+fn keep_lost<'a>(mut sorted: Sorted<'a>, state: &State, diff: &mut Diff) -> Sorted<'a> {
+    let outdated = std::mem::take(&mut sorted.outdated);
+    for (network, why) in outdated {
+        match preflight::removable(network, state) {
+            Ok(()) => sorted.outdated.push((network, why)),
+            Err(lost) => {
+                diff.errors.push(lost);
+                sorted.kept.push(network);
             }
         }
     }

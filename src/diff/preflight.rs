@@ -3,7 +3,7 @@
 use super::{Diff, lan, named};
 use crate::error::{Diagnostic, Error, none_of};
 use crate::plan::{Env, Host, Isolation, Plan, PlannedShim};
-use crate::state::{Api, Link, State};
+use crate::state::{Api, Link, Network, State};
 
 /// The interface that the shim and the networks stand on, when it is fit for that.
 ///
@@ -338,4 +338,34 @@ pub fn engine(state: &State) -> Result<(), Diagnostic> {
         ));
     }
     Ok(())
+}
+
+/// Whether the Engine can remove a network and be rid of it.
+///
+/// A network whose parent was not there when an engine before 27 was started is lost to its driver: removed by then, its record
+/// stays in the engine's store, and at a later start it may take the parent before the network that was made since (a link of ours
+/// as parent has a name that no other network ever had). Whether it is lost nobody says; it is not when the parent had its address
+/// before the engine was started.
+///
+/// # Errors
+/// When it may be lost.
+pub fn removable(network: &Network, state: &State) -> Result<(), Diagnostic> {
+    let parent = network.parent.as_deref().and_then(|name| state.link(name));
+    let Some(parent) = parent.filter(|link| !link.is_ours()) else {
+        return Ok(());
+    };
+    let came_later = parent.addressed.zip(state.docker.started);
+    let came_later = came_later.is_some_and(|(link, engine)| link > engine);
+    if state.docker.api >= Api::SHARED_PARENT || !came_later {
+        return Ok(());
+    }
+    let (name, link) = (&network.name, &parent.name);
+    Err(Diagnostic::error(
+        format!(
+            "network `{name}` stands on `{link}`, which came after Docker was started: Docker {} may have lost it, and would not \
+             forget it when it is removed",
+            state.docker.version
+        ),
+        "restart Docker first: `systemctl restart docker`; then run this again",
+    ))
 }

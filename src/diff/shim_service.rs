@@ -5,7 +5,7 @@ use super::difference::{Difference, Object};
 use super::links::{self, Target, WantedLink};
 use super::step::UnitAction;
 use super::{Diff, StepId};
-use crate::error::Error;
+use crate::error::{Diagnostic, Error};
 use crate::plan::Plan;
 use crate::plan::naming::SHIM_UNIT;
 use crate::plan::unit_files::{self, DHCPCD, MANAGERS, ShimUnit, is_cut_off};
@@ -109,21 +109,42 @@ pub(super) fn uninstall(state: &State) -> Diff {
     diff
 }
 
-/// Whether an installed unit can be kept as planned: one whose file was not written whole says nothing, and then this program
-/// must be fit for a unit.
+/// Whether an installed unit can be kept as planned: one whose file was not written whole says nothing, and one whose program
+/// cannot be run does nothing, and then this program must be fit for a unit.
 ///
 /// # Errors
 /// When it is not.
 pub(super) fn check_whole(target: &Target, state: &State) -> Result<(), Error> {
+    let service = &state.systemd.shim;
     let path = unit_files::path(SHIM_UNIT);
-    let text = state.systemd.shim.file(&path);
-    if target.unit.is_some() || !text.is_some_and(unit_files::has_no_command) {
+    let Some(text) = service.file(&path).filter(|_| target.unit.is_none()) else {
         return Ok(());
-    }
-    Err(Error::new(
-        format!("`{path}` was not written whole"),
-        "`homelab shim install` writes it anew",
-    ))
+    };
+    let what = if unit_files::has_no_command(text) {
+        format!("`{path}` was not written whole")
+    } else if let (Some(unit), Some(fault)) = (ShimUnit::parse(text), &service.program_fault) {
+        format!("`{SHIM_UNIT}` cannot run `{}`: it is {fault}", unit.program)
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(what, "`homelab shim install` writes it anew"))
+}
+
+/// That the installed unit runs another program than this one, which both could be run.
+pub(super) fn other_program(unit: Option<ShimUnit>, state: &State) -> Option<Diagnostic> {
+    let service = &state.systemd.shim;
+    let text = service.file(&unit_files::path(SHIM_UNIT));
+    let installed = text.and_then(ShimUnit::parse)?;
+    let own = unit.filter(|own| own.program != installed.program)?;
+    service.program_fault.is_none().then(|| {
+        Diagnostic::warning(
+            format!(
+                "`{SHIM_UNIT}` runs `{}`, and this is `{}`",
+                installed.program, own.program
+            ),
+            "`homelab shim install` makes it run this one; or use that one, and remove this",
+        )
+    })
 }
 
 /// What an installed unit needs so that it keeps `links` alive. Returns the steps after which they are as planned.
@@ -144,11 +165,16 @@ pub(super) fn reconcile(
     let own = text.filter(|text| unit_files::has_no_command(text));
     let own = own.and(target.unit);
     if let Some(installed) = text.and_then(ShimUnit::parse).or(own) {
+        let lost = service.program_fault.as_ref().and(target.unit);
         let unit = ShimUnit {
             host: &target.host.name,
+            program: lost.map_or(installed.program, |unit| unit.program),
             ..installed
         };
         files.want(&path, Some(unit_files::shim(&unit)), service, diff);
+    }
+    if let Some(Diagnostic { what, hint, .. }) = other_program(target.unit, state) {
+        diff.warn(what, hint.unwrap_or_default());
     }
     let changed = files.about(target.plan, links, service, diff);
     let mut ready = files.reload(changed, service, diff);
@@ -159,6 +185,18 @@ pub(super) fn reconcile(
         diff.differences.extend(differences);
     }
     run(service, changed || differs, &ready, diff)
+}
+
+/// That the program of an installed unit cannot be run, where its file is to name another one.
+fn lost_program(
+    found: Option<&str>,
+    text: Option<&str>,
+    service: &InstalledShim,
+) -> Option<Difference> {
+    let (found, planned) = (ShimUnit::parse(found?)?, ShimUnit::parse(text?)?);
+    let fault = service.program_fault.as_ref()?;
+    let field = format!("program {}", found.program);
+    (found.program != planned.program).then(|| differs(&field, fault, planned.program))
 }
 
 /// What of links is not as planned now.
@@ -287,17 +325,20 @@ impl Files {
         let own = found.filter(|_| path != DHCPCD);
         let is_cut_off = |text: &String| own.is_some_and(|found| is_cut_off(found, text));
         let is_cut_off = text.as_ref().is_some_and(is_cut_off);
-        let difference = match (found, &text) {
+        let lost = lost_program(found, text.as_deref(), service);
+        let is_lost = lost.is_some();
+        let difference = lost.unwrap_or_else(|| match (found, &text) {
             (None, _) => object.missing(),
             (Some(_), Some(_)) if is_cut_off => cut_off(object),
             (Some(_), Some(_)) => object.differs("text", None, None),
             (Some(_), None) => object.unplanned(),
-        };
+        });
         let cause = match (manager, &text) {
             (Some(manager), Some(_)) if manager.without_ours(found) == text => "homelab's lines go",
             (_, Some(_)) if is_cut_off => "it was not written whole",
             (Some(_), Some(_)) => "network managers shall leave the shim alone",
             (None, Some(_)) if found.is_none() => "it does not exist",
+            (None, Some(_)) if is_lost => "its program cannot be run",
             (None, Some(_)) => "it changed",
             (_, None) => "homelab made it",
         };

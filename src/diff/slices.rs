@@ -78,7 +78,7 @@ pub(super) fn down(state: &State, diagnostics: &mut Vec<Diagnostic>) -> SlicePla
             diagnostics.push(Diagnostic::error(
                 format!("processes run in slice `{}`", slice.name),
                 format!(
-                    "end them first; `systemd-cgls -u {}` shows them",
+                    "end them first; `systemd-cgls -u '{}'` shows them",
                     slice.name
                 ),
             ));

@@ -1,10 +1,13 @@
 //! What there is beside what the plan says, on one screen. Pure.
 
+mod networks;
+mod unplanned;
+
 use super::difference::{Difference, Object};
 use super::links::routes_of;
-use super::{Diff, Request, Selection, containers, diff, lan, named, preflight, ways};
+use super::{Diff, Request, Selection, containers, diff, lan, preflight, shim_service, ways};
 use crate::error::{Diagnostic, Error, Span};
-use crate::plan::naming::{self, SHIM_UNIT};
+use crate::plan::naming::SHIM_UNIT;
 use crate::plan::unit_files::ShimUnit;
 use crate::plan::{CompleteService, Env, Host, Isolation, Plan, PlannedShim, Service};
 use crate::state::{Container, ContainerHealth, Route, State};
@@ -89,6 +92,12 @@ impl Findings {
             let up = diff(&Request::NetworkUp(host, unit), plan, state);
             self.add_result("homelab network-up", up);
         }
+        if let Some(other) = shim_service::other_program(unit, state) {
+            self.add(Finding {
+                about: SHIM_UNIT.to_owned(),
+                ..Finding::from(other)
+            });
+        }
     }
 
     /// Adds why an environment is not kept apart or within its limits.
@@ -97,27 +106,6 @@ impl Findings {
         let limits = preflight::limits(plan, env, state);
         for missing in [isolation.err(), limits.err()].into_iter().flatten() {
             self.add_diagnostic(missing);
-        }
-    }
-
-    /// Adds environments that still run here although the plan does not have them.
-    pub fn add_unplanned(&mut self, plan: &Plan, state: &State) {
-        let containers = state.docker.containers.iter();
-        let ours = containers.filter_map(|container| Some((container.service()?.0, container)));
-        let mut left: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-        for (env, container) in ours.filter(|(env, _)| plan.env(env).is_none()) {
-            left.entry(env).or_default().push(&container.name);
-        }
-        for (env, containers) in left {
-            self.add(Finding {
-                about: naming::network_name(env),
-                what: format!(
-                    "the plan has no environment `{env}`, and its containers are here: {}",
-                    named(containers)
-                ),
-                fix: format!("`homelab env-down --env {env}`, then `homelab network-up`"),
-                place: None,
-            });
         }
     }
 
@@ -134,9 +122,7 @@ impl Findings {
         for (about, duplicate) in lan::duplicates(plan, host, state) {
             self.add(Finding {
                 about,
-                what: duplicate.what,
-                fix: duplicate.hint.unwrap_or_default(),
-                place: None,
+                ..duplicate.into()
             });
         }
     }
@@ -189,17 +175,23 @@ impl Findings {
 
     /// Adds what stands in the way of the plan, with its place when it is in a file.
     pub fn add_diagnostic(&mut self, diagnostic: Diagnostic) {
-        self.add(Finding {
-            about: String::new(),
-            what: diagnostic.what,
-            fix: diagnostic.hint.unwrap_or_default(),
-            place: diagnostic.place.map(|place| place.span),
-        });
+        self.add(diagnostic.into());
     }
 
     fn add(&mut self, finding: Finding) {
         if !self.all.iter().any(|known| known.what == finding.what) {
             self.all.push(finding);
+        }
+    }
+}
+
+impl From<Diagnostic> for Finding {
+    fn from(diagnostic: Diagnostic) -> Self {
+        Self {
+            about: String::new(),
+            what: diagnostic.what,
+            fix: diagnostic.hint.unwrap_or_default(),
+            place: diagnostic.place.map(|place| place.span),
         }
     }
 }
@@ -228,8 +220,7 @@ impl Status {
             .collect();
         items.push(unit(state, &differs));
         items.push(isolation(plan, state, &differs));
-        let envs = plan.envs_of(host);
-        items.extend(envs.map(|env| network(env, state, &differs)));
+        items.extend(networks::items(plan, host, state, &differs));
         let services = plan
             .envs
             .iter()
@@ -358,42 +349,6 @@ fn isolation(plan: &Plan, state: &State, differs: &dyn Fn(&str) -> bool) -> Item
             Isolation::Enforced => "in force; `homelab verify` proves it with packets".to_owned(),
         },
         differs: differ || (plan.isolation == Isolation::Enforced && !are_there),
-    }
-}
-
-fn network(env: &Env, state: &State, differs: &dyn Fn(&str) -> bool) -> Item {
-    let name = env.network();
-    let is = match state.docker.network(&name) {
-        None => missing(state).to_owned(),
-        Some(network) => {
-            let attached = state.docker.attached(&name);
-            let ours: Vec<&str> = state
-                .docker
-                .of_environment(&env.name)
-                .map(|(_, c)| c.name.as_str())
-                .collect();
-            let guests: Vec<&str> = attached
-                .iter()
-                .copied()
-                .filter(|name| !ours.contains(name))
-                .collect();
-            let mut text = format!(
-                "{} on {}, {} containers",
-                env.range,
-                network.parent.as_deref().unwrap_or("nothing"),
-                attached.len()
-            );
-            if !guests.is_empty() {
-                text = format!("{text}, not made by homelab: {}", guests.join(", "));
-            }
-            text
-        }
-    };
-    Item {
-        kind: "network",
-        differs: differs(&name),
-        name,
-        state: is,
     }
 }
 

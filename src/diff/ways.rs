@@ -50,6 +50,8 @@ fn astray_of(plan: &Plan, shim: &PlannedShim, state: &State) -> Vec<Diagnostic> 
     }
     let sentence = |((link, table), addresses): ((Option<&str>, u32), Vec<Ipv4Addr>)| {
         let to = joined(&addresses, ", ");
+        // `ip route get` takes one.
+        let first = joined(addresses.get(..1).unwrap_or_default(), "");
         let name = &shim.name;
         match link {
             Some(link) => Diagnostic::error(
@@ -63,7 +65,7 @@ fn astray_of(plan: &Plan, shim: &PlannedShim, state: &State) -> Vec<Diagnostic> 
             ),
             None => Diagnostic::error(
                 format!("this host may not send packets to {to}: a rule or a route forbids it"),
-                format!("`ip rule` and `ip route get {to}` show what; take it away"),
+                format!("`ip rule` and `ip route get {first}` show what; take it away"),
             ),
         }
     };

@@ -143,6 +143,8 @@ pub struct ServiceTable {
     pub host: Option<Text>,
     /// Whether the environment has it.
     pub enabled: Option<Spanned<bool>>,
+    /// The ways out of the isolation that it is meant to have.
+    pub isolation_bypass: Option<Vec<Text>>,
     /// All other keys, which have the names and the meaning that they have in Compose.
     pub keys: Map,
 }
@@ -302,6 +304,7 @@ fn read_service(
         address,
         host: fields.string("host", problems),
         enabled: fields.flag("enabled", problems),
+        isolation_bypass: fields.strings("isolation_bypass", problems),
         keys: fields.rest(),
     }
 }

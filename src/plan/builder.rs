@@ -74,6 +74,8 @@ pub(super) struct PartialService {
     pub host: Option<String>,
     /// The place where it names its host.
     pub named_host: Option<Text>,
+    /// What its `isolation_bypass` names.
+    pub bypasses: Vec<Text>,
     /// Whether the file gives it an image, readable or not.
     pub has_image: bool,
     /// How many containers it has.

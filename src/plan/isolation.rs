@@ -2,7 +2,8 @@
 //! Pure.
 
 use super::naming::slice_name;
-use super::{Env, Plan, Range};
+use super::{Bypass, Env, Host, Plan, Range, Service};
+use crate::error::Diagnostic;
 use ipnet::Ipv4Net;
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -95,6 +96,26 @@ pub struct PlannedSlice {
 }
 
 impl Plan {
+    /// What of the isolation these services can undo without their saying that this is meant.
+    pub fn ways_out<'a>(&self, services: impl IntoIterator<Item = &'a Service>) -> Vec<Diagnostic> {
+        let services = services.into_iter();
+        let services = services.filter(|service| service.replica == 1);
+        let services = services.filter(|_| self.isolation == Isolation::Enforced);
+        services
+            .flat_map(|service| {
+                let words = |bypass: Bypass| bypass.words(&service.name);
+                service.unmeant_bypasses().map(words)
+            })
+            .map(|(what, hint)| Diagnostic::warning(what, hint))
+            .collect()
+    }
+
+    /// The same of all services that run on a host.
+    pub fn ways_out_on(&self, host: &Host) -> Vec<Diagnostic> {
+        let services = self.envs.iter().flat_map(|env| &env.services);
+        self.ways_out(services.filter(|service| service.host == host.name))
+    }
+
     /// The slices of all environments that need one.
     pub fn slices(&self) -> impl Iterator<Item = PlannedSlice> {
         self.envs.iter().filter_map(|env| self.slice(env))

@@ -20,6 +20,9 @@ pub const PLAN_COPY: &str = "homelab.toml";
 /// The slice that all of ours are in: a `-` in the name of a slice is a level of the tree (systemd.slice(5)).
 pub const PARENT_SLICE: &str = "homelab.slice";
 
+/// The slice of containers that were made without one, where systemd makes the Engine's cgroups.
+pub const ENGINES_SLICE: &str = "system.slice";
+
 /// What the names of our slices begin with.
 pub const SLICE_PREFIX: &str = "homelab-";
 

@@ -13,7 +13,7 @@ use crate::input::problem::Span;
 use std::net::Ipv4Addr;
 use toml::Spanned;
 
-const CHECKS: [fn(&PlanBuilder, &mut Problems); 20] = [
+const CHECKS: [fn(&PlanBuilder, &mut Problems); 22] = [
     what_is_needed_is_there,
     lans::addresses_are_in_the_subnet,
     lans::network_and_broadcast_are_nobodys,
@@ -28,6 +28,8 @@ const CHECKS: [fn(&PlanBuilder, &mut Problems); 20] = [
     services::one_host_is_primary,
     names::names_fit,
     names::names_of_environments_exist,
+    names::bypasses_are_known,
+    services::nothing_of_another_environment_is_used,
     services::hosts_of_services_exist,
     services::service_addresses_are_their_environments,
     services::service_addresses_are_their_own,
@@ -36,11 +38,12 @@ const CHECKS: [fn(&PlanBuilder, &mut Problems); 20] = [
     services::dependencies_have_an_order,
 ];
 
-const WARNINGS: [fn(&PlanBuilder, &mut Problems); 4] = [
+const WARNINGS: [fn(&PlanBuilder, &mut Problems); 5] = [
     warnings::hosts_in_dhcp,
     warnings::hosts_in_environments,
     warnings::dependencies_on_other_hosts,
     warnings::pools_beyond_private_addresses,
+    warnings::ways_out_of_the_isolation,
 ];
 
 /// Runs every rule.

@@ -1,5 +1,6 @@
 //! One service of one environment: its keys from text to values, and the fingerprint by which a change is seen. Pure.
 
+mod bypasses;
 mod complete;
 mod compose_resources;
 mod context;
@@ -15,6 +16,8 @@ mod reader;
 mod resources;
 mod values;
 
+pub use bypasses::Bypass;
+pub(super) use bypasses::names as bypass_names;
 pub use complete::{CompleteService, complete};
 pub use compose_resources::{ComposeNetwork, ComposePool, ComposeVolume};
 pub(super) use compose_resources::{networks as compose_networks, volumes as compose_volumes};
@@ -32,9 +35,9 @@ use super::naming::{container_name, mac_of};
 use crate::cli::PullWhen;
 use crate::input::problem::Span;
 use serde_json::Value as Json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 use toml::Spanned;
 
@@ -116,6 +119,8 @@ pub struct Service {
     pub platform: Option<String>,
     /// Settings that the Engine takes as they stand, by the key of the file.
     pub engine_settings: BTreeMap<&'static str, EngineSetting>,
+    /// The names of the ways out of the isolation that it is meant to have.
+    pub accepted_bypasses: BTreeSet<String>,
     /// Services of the same environment and host that start before it and stop after it.
     pub depends_on: Vec<Dependency>,
 }
@@ -249,59 +254,6 @@ impl Service {
         own.unwrap_or_else(|| mac_of(address))
     }
 
-    /// Why its processes could undo the isolation of its environment, if they could.
-    pub fn isolation_bypass(&self) -> Option<&'static str> {
-        if self.privileged {
-            return Some("privileged");
-        }
-        let may = |name| self.cap_add.iter().any(|capability| capability == name);
-        if may("ALL") {
-            return Some("given all capabilities");
-        }
-        if may("SYS_ADMIN") {
-            return Some("given the capability SYS_ADMIN");
-        }
-        let shares = |key, with| {
-            let setting = self.engine_settings.get(key);
-            setting.is_some_and(|setting| setting.value.as_str() == Some(with))
-        };
-        if shares("pid", "host") && may("SYS_PTRACE") {
-            return Some("given the capability SYS_PTRACE over the host's processes");
-        }
-        if self.network_mode.as_deref() == Some("host") {
-            if may("NET_ADMIN") {
-                return Some("given the capability NET_ADMIN in the host's network");
-            }
-            let is_dropped = |name: &&str| self.cap_drop.iter().any(|dropped| dropped == name);
-            if !["ALL", "NET_RAW"].iter().any(is_dropped) || may("NET_RAW") {
-                return Some("given the capability NET_RAW in the host's network");
-            }
-        }
-        let is_socket = |volume: &Volume| {
-            let source = volume
-                .host_path()
-                .map(|path| path.to_string_lossy().into_owned());
-            source.is_some_and(|path| {
-                path.ends_with("/docker.sock")
-                    || path == "/"
-                    || path == "/run"
-                    || path == "/var/run"
-            })
-        };
-        if self.volumes.iter().any(is_socket) {
-            return Some("given the Engine's socket");
-        }
-        let is_cgroups = |volume: &&Volume| {
-            let path = volume.host_path();
-            path.is_some_and(|path| path == Path::new("/sys") || path.starts_with("/sys/fs/cgroup"))
-        };
-        let mut cgroups = self.volumes.iter().filter(is_cgroups);
-        // Whoever may write there moves a process of its own to another cgroup.
-        cgroups
-            .any(|volume| !volume.is_read_only())
-            .then_some("given the host's cgroups")
-    }
-
     /// Its networks beyond the one that it is made on.
     pub fn attachments_to_join(&self) -> impl Iterator<Item = &Attachment> {
         let first = usize::from(!self.is_on_lan);
@@ -353,49 +305,6 @@ pub fn is_dns_label(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_undoes_the_isolation_is_known() {
-        let with = |change: &dyn Fn(&mut Service)| {
-            let mut service = Service::default();
-            change(&mut service);
-            service.isolation_bypass()
-        };
-        let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
-        assert_eq!(with(&|_| ()), None);
-        assert_eq!(with(&|s| s.cap_add = words("NET_ADMIN SYS_TIME")), None);
-        assert_eq!(with(&|s| s.network_mode = Some("none".to_owned())), None);
-        assert!(with(&|s| s.privileged = true).is_some());
-        assert!(with(&|s| s.cap_add = words("SYS_ADMIN")).is_some());
-        assert!(with(&|s| s.network_mode = Some("host".to_owned())).is_some());
-        let host = |drop: &str, add: &str| {
-            let (drop, add) = (words(drop), words(add));
-            with(&|s| {
-                s.network_mode = Some("host".to_owned());
-                (s.cap_drop, s.cap_add) = (drop.clone(), add.clone());
-            })
-        };
-        assert_eq!(host("NET_RAW", "CHOWN"), None);
-        assert_eq!(host("ALL", "CHOWN"), None);
-        assert!(host("ALL", "NET_RAW").is_some());
-        assert!(host("NET_RAW", "NET_ADMIN").is_some());
-        let bind = |path: &str| {
-            let source = PathBuf::from(path);
-            let target = "/x:ro".to_owned();
-            with(&|s| {
-                let (source, target) = (source.clone(), target.clone());
-                s.volumes = vec![Volume::Bind { source, target }];
-            })
-        };
-        assert!(bind("/var/run/docker.sock").is_some());
-        assert_eq!(bind("/sys/fs/cgroup"), None);
-        let writable = |s: &mut Service| {
-            let (source, target) = (PathBuf::from("/sys/fs/cgroup/x"), "/x".to_owned());
-            s.volumes = vec![Volume::Bind { source, target }];
-        };
-        assert!(with(&writable).is_some());
-        assert_eq!(bind("/srv"), None);
-    }
 
     #[test]
     fn a_registrys_port_is_no_tag() {

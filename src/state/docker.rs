@@ -21,6 +21,9 @@ pub struct Docker {
     pub api: Api,
     /// Who makes its cgroups: `systemd` or `cgroupfs`.
     pub cgroup_driver: String,
+    /// When the Engine was started, in hundredths of a second since the boot, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started: Option<u64>,
     /// All networks.
     pub networks: Vec<Network>,
     /// All containers, stopped ones too.
@@ -138,7 +141,7 @@ pub struct Container {
     pub networks: BTreeMap<String, Endpoint>,
     /// The Engine's volumes that it has mounted.
     pub volumes: Vec<Mount>,
-    /// The systemd slice that its processes are in, when it runs and was looked at.
+    /// The systemd slice that its processes are in, or will be when it is started; when it was looked at.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slice: Option<String>,
 }
@@ -333,6 +336,11 @@ impl Network {
     /// The environment whose part of the LAN it is, when homelab made it.
     pub fn environment(&self) -> Option<&str> {
         self.labels.get(LABEL_ENVIRONMENT).map(String::as_str)
+    }
+
+    /// The environment that homelab made it for, of either kind.
+    pub fn owner(&self) -> Option<&str> {
+        self.environment().or_else(|| self.compose_environment())
     }
 
     /// Whether it was made from what has this fingerprint.

@@ -1,8 +1,9 @@
 //! cgroup v2 as the kernel shows it: asking here takes microseconds, asking systemd or the Engine milliseconds.
 
-use crate::plan::naming::PARENT_SLICE;
+use crate::plan::naming::{ENGINES_SLICE, PARENT_SLICE};
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Where the unified hierarchy is (`cgroups(7)`).
@@ -40,10 +41,15 @@ pub fn engine_process() -> Option<String> {
     fs::read_to_string(ENGINE_PID).ok()
 }
 
+/// When that dockerd was started, in hundredths of a second since the boot.
+pub fn engine_started() -> Option<u64> {
+    engine_process().and_then(|pid| started(pid.trim()))
+}
+
 /// Whether one of these containers runs in a scope of systemd and was started by the dockerd that runs now: then its cgroup
 /// driver is `systemd`. For a container that outlived its dockerd (`live-restore`) that says nothing.
 pub fn has_scope_of_running_engine<'a>(ids: impl IntoIterator<Item = &'a str>) -> bool {
-    let Some(engine) = engine_process().and_then(|pid| started(pid.trim())) else {
+    let Some(engine) = engine_started() else {
         return false;
     };
     let slices = slices_of_containers();
@@ -85,11 +91,21 @@ pub fn slices_by_container() -> BTreeMap<String, String> {
     found
 }
 
+/// The cgroup of a process; `None` where it is in none of v2. The other lines are of v1, whose cgroups filter nothing.
+///
+/// # Errors
+/// When the process is gone, or homelab may not.
+pub fn cgroup_of_process(process: u32) -> io::Result<Option<String>> {
+    let cgroups = fs::read_to_string(format!("/proc/{process}/cgroup"))?;
+    let mut lines = cgroups.lines();
+    let unified = lines.find_map(|line| line.strip_prefix("0::"));
+    Ok(unified.map(str::to_owned))
+}
+
 /// The slice of the first process of a container, or whatever else its cgroup is in.
 pub fn slice_of_process(process: u32) -> Option<String> {
-    let cgroups = fs::read_to_string(format!("/proc/{process}/cgroup")).ok()?;
-    let unified = cgroups.lines().find_map(|line| line.strip_prefix("0::"))?;
-    let slice = Path::new(unified).parent()?.file_name()?;
+    let cgroup = cgroup_of_process(process).ok()??;
+    let slice = Path::new(&cgroup).parent()?.file_name()?;
     slice.to_str().map(str::to_owned)
 }
 
@@ -98,10 +114,11 @@ fn slices_of_containers() -> Vec<PathBuf> {
     let root = Path::new(CGROUPS);
     let ours = fs::read_dir(root.join(PARENT_SLICE)).into_iter().flatten();
     let ours = ours.filter_map(|entry| Some(entry.ok()?.path()));
-    ours.chain([root.join("system.slice")]).collect()
+    ours.chain([root.join(ENGINES_SLICE)]).collect()
 }
 
-/// When a process was started, in clock ticks since the boot (`proc_pid_stat(5)`, field 22).
+/// When a process was started, in clock ticks since the boot (`proc_pid_stat(5)`, field 22): a hundred a second on every machine
+/// that Docker runs on.
 fn started(pid: &str) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The second field is the program's name in parentheses, which may hold anything.

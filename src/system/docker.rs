@@ -13,6 +13,7 @@ pub use images::PullProgress;
 pub use logs::{LogPiece, Tail};
 
 use crate::error::Error;
+use crate::plan::naming::ENGINES_SLICE;
 use crate::state::{self, Api, ContainerExit, ContainerHealth};
 use bollard::Docker;
 use bollard::errors::Error as EngineError;
@@ -125,6 +126,23 @@ impl Engine {
         Ok(pid
             .and_then(|pid| u32::try_from(pid).ok())
             .filter(|pid| *pid > 0))
+    }
+
+    /// The slice that the processes of a container are put into when it is started; `None` for one that is gone.
+    ///
+    /// # Errors
+    /// When the Engine fails.
+    pub async fn slice_at_start(&self, id: &str) -> Result<Option<String>, Error> {
+        let what = format!("inspect container `{id}`");
+        let container = match with_timeout(self.client.inspect_container(id, None)).await {
+            Err(EngineError::DockerResponseServerError {
+                status_code: 404, ..
+            }) => return Ok(None),
+            result => result.map_err(|error| engine_error(&what, &error))?,
+        };
+        let parent = container.host_config.and_then(|host| host.cgroup_parent);
+        let parent = parent.filter(|parent| !parent.is_empty());
+        Ok(Some(parent.unwrap_or_else(|| ENGINES_SLICE.to_owned())))
     }
 
     /// How a container is. `now` is the time of its [`ContainerHealth::up`].

@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::plan::naming::{
     PARENT_SLICE, PLAN_COPY, SHIM_STATE, SHIM_UNIT, SLICE_PREFIX, UNFINISHED,
 };
-use crate::plan::unit_files::{self, DHCPCD, MANAGERS};
+use crate::plan::unit_files::{self, DHCPCD, MANAGERS, ShimUnit};
 use crate::state::{NOT_READ, Slice, Systemd};
 use ipnet::Ipv4Net;
 use sd_notify::NotifyState;
@@ -49,6 +49,9 @@ pub async fn observe(wanted: &[String]) -> Result<Systemd, Error> {
     names.dedup();
     systemd.shim.files = service_files();
     systemd.shim.state = state_folders();
+    let text = systemd.shim.file(&unit_files::path(SHIM_UNIT));
+    let unit = text.and_then(ShimUnit::parse);
+    systemd.shim.program_fault = unit.and_then(|unit| program_fault(Path::new(unit.program)));
     systemd.unfinished = unfinished();
     for manager in MANAGERS {
         let is_readable = systemd.shim.files.contains_key(manager.file);
@@ -105,6 +108,19 @@ fn unfinished() -> Vec<String> {
         .collect::<BTreeSet<String>>()
         .into_iter()
         .collect()
+}
+
+/// Why a service with a user of its own cannot run a program, in a few words.
+pub fn program_fault(program: &Path) -> Option<String> {
+    let mode = |path: &Path| std::fs::metadata(path).map(|found| found.permissions().mode());
+    if !program.is_file() {
+        return Some("missing".to_owned());
+    }
+    let is_closed = |path: &Path| mode(path).is_ok_and(|mode| mode & 0o001 == 0);
+    program
+        .ancestors()
+        .any(is_closed)
+        .then(|| "not executable for everybody".to_owned())
 }
 
 /// The names of files of the administrator's units.

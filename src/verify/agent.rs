@@ -5,7 +5,7 @@
 //! on the way out. `verify` starts these processes and talks to them over their standard input and output.
 
 use crate::error::Error;
-use crate::system::cgroups::CGROUPS;
+use crate::system::cgroups::{CGROUPS, cgroup_of_process};
 use crate::system::netlink::{Neighbour, Netlink};
 use futures_util::future::{BoxFuture, join_all};
 use futures_util::stream::FuturesUnordered;
@@ -148,10 +148,8 @@ pub fn run(pid: Option<u32>, address: Ipv4Addr, print: impl Fn(&str)) -> Result<
 
 fn enter(pid: u32) -> io::Result<()> {
     let namespace = File::open(format!("/proc/{pid}/ns/net"))?;
-    let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
-    // The line of cgroup v2; the others are of v1, whose cgroups filter nothing.
-    let unified = cgroups.lines().find_map(|line| line.strip_prefix("0::"));
-    if let Some(path) = unified.filter(|_| File::open(format!("{CGROUPS}/cgroup.procs")).is_ok()) {
+    let cgroup = cgroup_of_process(pid)?;
+    if let Some(path) = cgroup.filter(|_| File::open(format!("{CGROUPS}/cgroup.procs")).is_ok()) {
         let own = std::process::id().to_string();
         std::fs::write(format!("{CGROUPS}{path}/cgroup.procs"), own)?;
     }

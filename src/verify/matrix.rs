@@ -46,8 +46,8 @@ pub struct Node {
     pub process: Option<u32>,
     /// The slice that process is in, or whatever else its cgroup is in.
     pub slice: Option<String>,
-    /// A container that homelab did not make is not.
-    pub is_ours: bool,
+    /// The environment that homelab made a container for; none for that of somebody else.
+    pub made_for: Option<String>,
     /// What is on another host may not run.
     pub is_here: bool,
 }
@@ -298,7 +298,7 @@ mod tests {
             address: Ipv4Addr::LOCALHOST,
             process: is_here.then_some(1),
             slice: None,
-            is_ours: true,
+            made_for: None,
             is_here,
         };
         let env = |name: &str| Role::Env(name.to_owned());

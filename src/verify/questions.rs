@@ -202,7 +202,7 @@ mod tests {
             address: Ipv4Addr::from_bits(u32::try_from(address).unwrap_or_default()),
             process: is_guest.then_some(1),
             slice: None,
-            is_ours: true,
+            made_for: None,
             is_here: true,
         };
         let mut nodes = vec![

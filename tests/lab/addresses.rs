@@ -1,13 +1,17 @@
 //! Who gets which address, and who never does.
 
+use crate::home::Server;
 use crate::pool::borrow;
-use crate::{PLAN, lan, tests};
+use crate::{PLAN, home_and_pi, lan, tests};
+use std::collections::BTreeSet;
+use std::process::Stdio;
 
 tests! {
     every engine:
         docker_gives_out_no_address;
     one engine:
         services_without_address_get_a_free_one_and_keep_it
+        two_hosts_that_choose_at_once_choose_no_address_twice
 }
 
 fn docker_gives_out_no_address(suite: &str) {
@@ -58,4 +62,56 @@ fn services_without_address_get_a_free_one_and_keep_it(suite: &str) {
         .says("replaced container whoami-preprod");
     assert_eq!(page().as_deref(), Some("the new whoami of preprod"));
     pi.homelab("env-up whoami").exits(0).says("nothing to do");
+}
+
+/// Seven services for which the plan leaves the address open: five on one host, two on the other.
+fn open_services() -> String {
+    let service = |number: usize| {
+        let host = if number > 5 { "n100" } else { "raspberry-pi" };
+        format!(
+            "[services.s{number}]\nimage = \"lab/web:1\"\nhost = \"{host}\"\nstop_signal = \"SIGKILL\"\n\
+             command = [\"sh\", \"-c\", \"mkdir -p /www; echo s{number} > /www/index.html; exec httpd -f -p 80 -h /www\"]\n\n"
+        )
+    };
+    (1..=7).map(service).collect()
+}
+
+fn two_hosts_that_choose_at_once_choose_no_address_twice(suite: &str) {
+    let (home, pi) = home_and_pi(suite);
+    let n100 = home.server(suite, "n100", "192.168.1.10");
+    n100.import_image("lab/web:1");
+    let (start, _) = PLAN
+        .split_once("[services.whoami]")
+        .expect("it has services");
+    // Eight addresses for seven services and a laptop: one host needs some of the other's part.
+    let plan = start.replace("192.168.1.224-192.168.1.249", "192.168.1.224-192.168.1.231");
+    let plan = format!("{plan}{}", open_services());
+    home.laptop.run("ip addr add 192.168.1.225/32 dev eth0");
+    for server in [&pi, &n100] {
+        server.write("/etc/homelab/homelab.toml", &plan);
+        server.homelab("network-up").exits(0);
+    }
+    for round in 0..3 {
+        let running = [&pi, &n100].map(|server| {
+            let mut command = server.command("homelab");
+            command.arg("env-up").stdout(Stdio::null());
+            command.spawn().expect("nsenter runs")
+        });
+        for mut run in running {
+            assert!(run.wait().expect("it ends").success(), "round {round}");
+        }
+        let addresses = |server: &Server| {
+            let format = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
+            server.sh(&format!("docker inspect -f '{format}' $(docker ps -q)"))
+        };
+        let all = addresses(&pi) + &addresses(&n100);
+        let different: BTreeSet<&str> = all.lines().collect();
+        assert_eq!(different.len(), 7, "round {round}: {all}");
+        assert!(!different.contains("192.168.1.225"), "the laptop's: {all}");
+        for server in [&pi, &n100] {
+            let said = server.homelab("status").stderr;
+            assert!(!said.contains("another machine has"), "{said}");
+            server.homelab("env-down").exits(0);
+        }
+    }
 }

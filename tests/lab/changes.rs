@@ -9,6 +9,7 @@ tests! {
         the_order_of_the_file_changes_no_network;
     one engine:
         orphans_are_reported_and_removed_when_asked_for
+        whose_container_has_a_planned_address_is_said
         one_service_at_a_time
 }
 
@@ -200,4 +201,72 @@ fn the_order_of_the_file_changes_no_network(suite: &str) {
     );
     pi.write("/etc/homelab/homelab.toml", &more);
     pi.homelab("network-up").exits(0).says("nothing to do");
+}
+
+fn whose_container_has_a_planned_address_is_said(suite: &str) {
+    let loan = borrow(suite);
+    let (home, pi) = loan.parts();
+    pi.homelab("network-up").exits(0);
+    pi.homelab("env-up").exits(0);
+    // A service that was renamed has the old one's address.
+    let renamed = PLAN
+        .replace("[services.whoami]", "[services.hello]")
+        .replace("\"whoami\"]", "\"hello\"]");
+    pi.write("/etc/homelab/homelab.toml", &renamed);
+    let said = "container `whoami-preprod` of service `whoami`, which the plan does not have on this host, has 192.168.1.230 already";
+    let hint = "`homelab env-up --env preprod --remove-orphans`";
+    pi.homelab("status").exits(3).says(said).says(hint);
+    pi.homelab("env-up").exits(1).says(said).says(hint);
+    pi.homelab("verify").exits(3).says("hello-preprod");
+    pi.homelab("env-up --env preprod --remove-orphans")
+        .exits(0)
+        .says("removed container whoami-preprod");
+    assert_eq!(
+        home.laptop.page(lan(230)).as_deref(),
+        Some("whoami of preprod")
+    );
+    pi.homelab("verify").exits(0);
+    // Two that change places while only one of them is named.
+    let swapped = renamed
+        .replace("preprod = \"192.168.1.230\"", "preprod = \"192.168.1.239\"")
+        .replace("preprod = \"192.168.1.231\"", "preprod = \"192.168.1.230\"");
+    pi.write("/etc/homelab/homelab.toml", &swapped);
+    pi.homelab("env-up --no-deps store")
+        .exits(1)
+        .says("container `hello-preprod` of service `hello` of environment `preprod` has 192.168.1.230 already")
+        .says("`homelab env-up --env preprod hello`");
+    pi.homelab("env-up --env preprod hello").exits(0);
+    pi.homelab("env-up --no-deps store").exits(0);
+    // And both at once: each has what the other is to get.
+    pi.write(
+        "/etc/homelab/homelab.toml",
+        &renamed
+            .replace("preprod = \"192.168.1.230\"", "preprod = \"192.168.1.239\"")
+            .replace("preprod = \"192.168.1.231\"", "preprod = \"192.168.1.239\"")
+            .replacen(
+                "preprod = \"192.168.1.239\"",
+                "preprod = \"192.168.1.230\"",
+                1,
+            ),
+    );
+    pi.homelab("env-up").exits(0);
+    assert_eq!(
+        home.laptop.page(lan(239)).as_deref(),
+        Some("store of preprod")
+    );
+    pi.write("/etc/homelab/homelab.toml", &swapped);
+    pi.homelab("env-up").exits(0);
+    // An environment that the plan does not have any more.
+    let other = swapped
+        .replace("[env.preprod]", "[env.stage]")
+        .replace("preprod = \"", "stage = \"")
+        .replace("default_env = \"preprod\"", "default_env = \"stage\"");
+    pi.write("/etc/homelab/homelab.toml", &other);
+    pi.homelab("network-up").exits(0);
+    pi.homelab("env-up")
+        .exits(1)
+        .says("container `hello-preprod` of environment `preprod`, which the plan does not have, has 192.168.1.239 already")
+        .says("`homelab env-down --env preprod`");
+    pi.homelab("env-down --env preprod").exits(0);
+    pi.homelab("env-up").exits(0);
 }

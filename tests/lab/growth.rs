@@ -1,7 +1,7 @@
 //! Plans that grow while everything runs: only what the plan says is interrupted, and a laptop that asks for pages ten times a
 //! second notices nothing of the rest.
 
-use crate::home::Server;
+use crate::home::{Home, Server};
 use crate::{PLAN, home_and_pi, lan, tests};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -11,6 +11,7 @@ tests! {
     every engine:
         only_what_the_plan_says_is_interrupted;
     one engine:
+        only_what_the_plan_says_is_interrupted_beside_the_service
         ranges_that_no_prefix_covers_have_a_route_for_each_part
         networks_of_an_older_homelab_go_on
         what_is_in_the_way_of_one_environment_stops_no_other
@@ -141,11 +142,24 @@ const CHANGES: [Change; 8] = [
 
 fn only_what_the_plan_says_is_interrupted(suite: &str) {
     let (home, pi) = home_and_pi(suite);
-    everything_up(&pi);
+    check_growth(&home, &pi, suite);
+}
+
+fn only_what_the_plan_says_is_interrupted_beside_the_service(suite: &str) {
+    let (home, pi) = home_and_pi(suite);
+    pi.homelab("shim install").exits(0);
+    check_growth(&home, &pi, suite);
+    pi.homelab("shim install").exits(0).says("nothing to do");
+    pi.homelab("status").exits(0);
+}
+
+/// Makes all changes, one after another.
+fn check_growth(home: &Home, pi: &Server, suite: &str) {
+    everything_up(pi);
     for last in WATCHED {
         assert!(home.laptop.page(lan(last)).is_some());
     }
-    let first = ids(&pi);
+    let first = ids(pi);
     let networks = pi.sh("docker network ls -q --no-trunc");
     let watch = home.laptop.watch(&WATCHED.map(lan));
     let mut plan = PLAN.to_owned();
@@ -189,7 +203,7 @@ fn only_what_the_plan_says_is_interrupted(suite: &str) {
         }
     }
     eprintln!("the longest silences, {suite}:{report}");
-    let last = ids(&pi);
+    let last = ids(pi);
     for (name, id) in &first {
         let is_same = last.get(name) == Some(id);
         assert_eq!(is_same, !name.starts_with("store"), "{name}");

@@ -55,6 +55,19 @@ fn a_container_of_other_tools_with_our_labels_is_made_anew(suite: &str) {
         Some("whoami of prod")
     );
     pi.homelab("verify").exits(0);
+    // One that does not run yet is found before it does.
+    pi.sh(
+        "docker rm -f whoami-prod; docker create --name whoami-prod --network homelab-prod --ip 192.168.1.200 \
+         --label-file /run/labels lab/web:1 sleep 600",
+    );
+    pi.homelab("status")
+        .exits(3)
+        .says("container whoami-prod: its slice is system.slice, planned is homelab-prod.slice");
+    pi.homelab("env-up --env prod")
+        .exits(0)
+        .says("replaced container whoami-prod");
+    let slice = "docker inspect -f '{{.HostConfig.CgroupParent}}' whoami-prod";
+    assert_eq!(pi.sh(slice), "homelab-prod.slice\n");
 }
 
 fn what_was_done_to_a_container_is_undone(suite: &str) {

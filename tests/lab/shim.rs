@@ -14,6 +14,7 @@ tests! {
         the_other_commands_get_along_with_the_service
         what_disappears_comes_back_at_once
         whoever_fights_is_given_way
+        a_program_that_cannot_be_run_is_found_and_replaced
 }
 
 pub const UNIT: &str = "homelab-shim.service";
@@ -205,6 +206,57 @@ fn the_other_commands_get_along_with_the_service(suite: &str) {
         .says("created link homelab-shim");
     pi.homelab("network-down").exits(0);
     assert_eq!(pi.leftovers(), before, "nothing of ours is left");
+}
+
+fn a_program_that_cannot_be_run_is_found_and_replaced(suite: &str) {
+    let (_home, pi) = home_and_pi(suite);
+    pi.sh("mkdir /opt/old /opt/new; cp /usr/local/bin/homelab /opt/old; cp /usr/local/bin/homelab /opt/new");
+    pi.sh("/opt/old/homelab shim install");
+    both_environments(&pi);
+    let other =
+        "`homelab-shim.service` runs `/opt/old/homelab`, and this is `/usr/local/bin/homelab`";
+    pi.homelab("status")
+        .exits(3)
+        .says(other)
+        .says("`homelab shim install`");
+    // It works as it is.
+    pi.homelab("network-up")
+        .exits(0)
+        .says(other)
+        .says("nothing to do");
+    pi.sh("/opt/old/homelab status");
+    // It is gone, which nobody would notice until the next boot.
+    pi.sh("rm -r /opt/old");
+    pi.homelab("status")
+        .exits(3)
+        .says("its program /opt/old/homelab is missing, planned is /usr/local/bin/homelab")
+        .says("`homelab network-up`");
+    pi.homelab("network-up")
+        .exits(0)
+        .says("restarted unit homelab-shim.service");
+    pi.homelab("network-up").exits(0).says("nothing to do");
+    pi.homelab("status").exits(0);
+    pi.sh(&format!("systemctl is-active {UNIT}"));
+    // Root may run it, and the service may not.
+    pi.sh(&format!(
+        "/opt/new/homelab shim install; chmod 700 /opt/new/homelab; systemctl stop {UNIT}"
+    ));
+    let fault = "/opt/new/homelab is not executable for everybody";
+    pi.homelab("status").exits(3).says(fault);
+    let said = pi
+        .try_sh("/opt/new/homelab network-up")
+        .expect_err("it cannot be a service");
+    assert!(said.contains("cannot run `/opt/new/homelab`"), "{said}");
+    assert!(said.contains("`homelab shim install`"), "{said}");
+    let said = pi
+        .try_sh("/opt/new/homelab shim install")
+        .expect_err("it cannot be a service");
+    assert!(said.contains("chmod o+x"), "{said}");
+    pi.sh("chmod 755 /opt/new/homelab; /opt/new/homelab network-up; /opt/new/homelab status; chmod 700 /opt/new");
+    pi.homelab("shim install")
+        .exits(0)
+        .says("restarted unit homelab-shim.service");
+    pi.homelab("status").exits(0);
 }
 
 /// Does damage and waits until the shim is whole again; how long that took since `possible` was done.

@@ -88,8 +88,12 @@ const WRITES: [&str; 8] = [
 /// What of the adapters only asks, only tells others on the LAN, or takes back what asking left in the kernel's table of
 /// neighbours; all else that others may call changes the machine and stands in the
 /// list of system.rs.
-pub const ASKS: [&str; 39] = [
+pub const ASKS: [&str; 43] = [
+    "engine_started",
+    "program_fault",
+    "slice_at_start",
     "ways",
+    "cgroup_of_process",
     "slice_of_process",
     "slices_by_container",
     "exit_soon",

@@ -149,8 +149,13 @@ impl<'a> Decisions<'a> {
             && slice != planned
         {
             let difference = differs("slice", Some(slice), Some(planned));
+            let runs = if container.is_running() {
+                "runs"
+            } else {
+                "would run"
+            };
             let text =
-                format!("it runs in {slice}, where nothing keeps it from other environments");
+                format!("it {runs} in {slice}, where nothing keeps it from other environments");
             return Some(difference.because(text));
         }
         if self.selection.force_recreate {

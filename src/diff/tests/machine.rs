@@ -113,6 +113,9 @@ fn ask_systemd(action: &UnitAction, systemd: &mut Systemd) {
         UnitAction::WriteFile { path, text, is_new } => {
             let before = systemd.shim.files.insert(path.clone(), text.clone());
             assert_eq!(before.is_none(), *is_new, "{path}");
+            if *path == unit_files::path(SHIM_UNIT) {
+                systemd.shim.program_fault = None;
+            }
             systemd.shim.stale |= path.starts_with(unit_files::FOLDER) && systemd.shim.active;
         }
         UnitAction::ReloadManager { name } => {
@@ -330,16 +333,20 @@ fn ask_about_container(action: &ContainerAction, step: usize, state: &mut State)
             let found = docker.containers.iter_mut().find(|c| c.name == *name);
             found.unwrap_or_else(|| unreachable!("no {name}")).state = "exited".to_owned();
         }
-        ContainerAction::Remove { name } => {
-            assert!(
-                docker.container(name).is_some_and(|c| !c.is_running()),
-                "{name} runs"
-            );
-            docker
-                .containers
-                .retain(|container| container.name != *name);
-        }
+        ContainerAction::Remove { name } => remove(name, state),
     }
+}
+
+fn remove(name: &str, state: &mut State) {
+    let State {
+        answered, docker, ..
+    } = state;
+    let container = docker.container(name).filter(|c| !c.is_running());
+    let container = container.unwrap_or_else(|| unreachable!("{name} runs"));
+    // It does not answer any more.
+    let macs: BTreeSet<_> = container.networks.values().map(|end| end.mac).collect();
+    answered.retain(|answer| !macs.contains(&Some(answer.mac)));
+    docker.containers.retain(|container| container.name != name);
 }
 
 fn create(new: &NewContainer, id: String, docker: &mut Docker) {

@@ -220,6 +220,8 @@ impl EnvBuilder<'_> {
         });
         let is_disabled = enabled.is_some_and(|flag| !flag.get_ref());
         let address = address.filter(|_| !is_disabled);
+        let mut bypasses = tables.iter().rev();
+        let bypasses = bypasses.find_map(|table| table.isolation_bypass.clone());
         for table in &tables {
             let over =
                 self.expand_placeholders(&table.keys, host_name.as_deref().unwrap_or_default());
@@ -231,6 +233,7 @@ impl EnvBuilder<'_> {
             named_host,
             host_name,
             is_disabled,
+            bypasses: bypasses.unwrap_or_default(),
             keys,
         }
     }
@@ -271,6 +274,7 @@ struct RawService {
     named_host: Option<Text>,
     host_name: Option<String>,
     is_disabled: bool,
+    bypasses: Vec<Text>,
     keys: Map,
 }
 
@@ -285,11 +289,14 @@ impl RawService {
         } = parsed;
         let address = self.address.or(address);
         service.is_on_lan |= address.is_some() && service.network_mode.is_none();
+        let accepted = self.bypasses.iter().map(|name| name.get_ref().clone());
+        service.accepted_bypasses = accepted.collect();
         PartialService {
             name: self.name,
             address,
             host: self.host_name,
             named_host: self.named_host,
+            bypasses: self.bypasses,
             has_image,
             scale,
             service,

@@ -6,7 +6,7 @@ use crate::input::problem::{Span, suggestion};
 use crate::plan::Problems;
 use crate::plan::builder::{PartialEnv, PartialService, PlanBuilder};
 use crate::plan::naming::{LINK_NAME_BYTES, PARENT_LINK_PREFIX, own_shim, parent_link};
-use crate::plan::service::is_dns_label;
+use crate::plan::service::{bypass_names, is_dns_label};
 use std::collections::BTreeMap;
 
 pub(super) fn names_fit(builder: &PlanBuilder, problems: &mut Problems) {
@@ -187,6 +187,20 @@ pub(super) fn names_of_environments_exist(builder: &PlanBuilder, problems: &mut 
                 &known().collect::<Vec<_>>(),
                 "environments",
             ));
+        }
+    }
+}
+
+/// What `isolation_bypass` names is a way out that there is.
+pub(super) fn bypasses_are_known(builder: &PlanBuilder, problems: &mut Problems) {
+    let known: Vec<&str> = bypass_names().into_iter().collect();
+    for service in builder.envs.iter().flat_map(|env| &env.services) {
+        for name in &service.bypasses {
+            let text = name.get_ref();
+            if !known.contains(&text.as_str()) {
+                let what = format!("`{text}` is no way out of the isolation");
+                problems.push(unknown_name(name.span(), what, text, &known, "ways"));
+            }
         }
     }
 }

@@ -5,8 +5,9 @@ use super::names::unknown_name;
 use crate::error::Diagnostic;
 use crate::input::homelab_toml::Text;
 use crate::input::problem::Span;
-use crate::plan::Problems;
-use crate::plan::builder::{PartialService, PlanBuilder};
+use crate::plan::builder::{PartialEnv, PartialService, PlanBuilder};
+use crate::plan::naming::network_name;
+use crate::plan::{Isolation, Problems};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
@@ -131,6 +132,56 @@ pub(super) fn several_containers_share_nothing(builder: &PlanBuilder, problems: 
             .hint("leave it out, and each container gets its own, or leave out `scale` and `replicas`"),
         );
     }
+}
+
+/// While environments are kept apart, nobody shares the network, the processes, the memory or the volumes of another environment's
+/// container, or is on another environment's network: no slice stands between those.
+pub(super) fn nothing_of_another_environment_is_used(
+    builder: &PlanBuilder,
+    problems: &mut Problems,
+) {
+    if builder.isolation == Isolation::Off {
+        return;
+    }
+    for env in &builder.envs {
+        let others = || {
+            let others = builder.envs.iter();
+            others.filter(|other| other.name.get_ref() != env.name.get_ref())
+        };
+        for service in &env.services {
+            for (container, key) in service.service.containers_used() {
+                let owner = others().find(|other| {
+                    let mut theirs = other.services.iter();
+                    theirs.any(|their| their.service.container() == container)
+                });
+                let Some(owner) = owner else { continue };
+                problems.push(of_another(
+                    service,
+                    &format!("shares something of `{container}` by `{key}`"),
+                    owner,
+                ));
+            }
+            for on in &service.service.networks {
+                let is_theirs = |other: &&PartialEnv| {
+                    let own = network_name(other.name.get_ref());
+                    on.network == own || on.network.starts_with(&format!("{own}_"))
+                };
+                if let Some(owner) = others().find(is_theirs) {
+                    let what = format!("is on the network `{}`", on.network);
+                    problems.push(of_another(service, &what, owner));
+                }
+            }
+        }
+    }
+}
+
+fn of_another(service: &PartialService, what: &str, owner: &PartialEnv) -> Diagnostic {
+    let (name, owner) = (service.name.get_ref(), owner.name.get_ref());
+    Diagnostic::error_at(
+        service.name.span(),
+        format!("service `{name}` {what}, which is of environment `{owner}`"),
+    )
+    .hint("environments are kept apart: use something of its own environment, or write `isolation = \"off\"` in `[network]`")
 }
 
 pub(super) fn service_addresses_are_their_own(builder: &PlanBuilder, problems: &mut Problems) {

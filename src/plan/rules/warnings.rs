@@ -5,7 +5,7 @@ use super::lans::main_machines;
 use super::services::dependencies;
 use crate::error::Diagnostic;
 use crate::plan::builder::PlanBuilder;
-use crate::plan::{Problems, pool};
+use crate::plan::{Isolation, Problems, pool};
 
 pub(super) fn hosts_in_dhcp(builder: &PlanBuilder, problems: &mut Problems) {
     let Some(dhcp) = &builder.dhcp else { return };
@@ -75,6 +75,28 @@ pub(super) fn dependencies_on_other_hosts(builder: &PlanBuilder, problems: &mut 
                         )),
                     );
                 }
+            }
+        }
+    }
+}
+
+/// Services whose processes can undo the isolation, without their saying that this is meant.
+pub(super) fn ways_out_of_the_isolation(builder: &PlanBuilder, problems: &mut Problems) {
+    if builder.isolation == Isolation::Off {
+        return;
+    }
+    for env in &builder.envs {
+        for service in &env.services {
+            let name = service.name.get_ref();
+            let mut merged = env.merged.iter();
+            let keys = merged
+                .find(|(other, _)| other == name)
+                .map(|(_, keys)| keys);
+            for bypass in service.service.unmeant_bypasses() {
+                let place = keys.and_then(|keys| keys.get(bypass.key));
+                let span = place.map_or_else(|| service.name.span(), |node| node.span.clone());
+                let (what, hint) = bypass.words(name);
+                problems.push(Diagnostic::warning_at(span, what).hint(hint));
             }
         }
     }

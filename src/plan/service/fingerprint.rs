@@ -65,6 +65,7 @@ impl CompleteService {
             stop_grace_period,
             platform,
             engine_settings,
+            accepted_bypasses: _,
             depends_on: _,
         } = &**self;
         let mut keys = Keys::default();

@@ -1,6 +1,6 @@
 //! What to do about a cell of `verify` that is not as planned: told from what the other cells show.
 
-use crate::plan::naming::slice_name;
+use crate::plan::naming::{network_name, slice_name};
 use crate::plan::{Isolation, Plan};
 use crate::verify::agent::Answer;
 use crate::verify::matrix::{Cell, Matrix, Node, Role, Verdict};
@@ -13,7 +13,8 @@ type Wrong<'a> = (&'a Node, &'a Node, Answer);
 
 /// What to run, change or look at.
 pub fn hint(plan: &Plan, matrix: &Matrix, cell: &Cell, wrong: &[Wrong]) -> String {
-    if let Some(hint) = foreign(plan, wrong).or_else(|| misplaced(plan, wrong)) {
+    let known = foreign(plan, wrong).or_else(|| on_other_network(plan, wrong));
+    if let Some(hint) = known.or_else(|| misplaced(plan, wrong)) {
         return hint;
     }
     let mut ends = wrong
@@ -53,12 +54,34 @@ fn foreign(plan: &Plan, wrong: &[Wrong]) -> Option<String> {
     let mut ends = wrong
         .iter()
         .flat_map(|(source, target, _)| [*source, *target]);
-    let guest = ends.find(|end| !end.is_ours && end.slice != slice_of(plan, end))?;
+    let guest = ends.find(|end| end.made_for.is_none() && end.slice != slice_of(plan, end))?;
     let slice = slice_of(plan, guest)?;
     Some(format!(
-        "homelab did not make `{}`: remove it, or run it with `--cgroup-parent {slice}` on that network",
+        "homelab did not make `{}`: remove it, or run it with `--cgroup-parent '{slice}'` on that network",
         guest.name
     ))
+}
+
+/// Ours, and on the network of another environment.
+fn on_other_network(plan: &Plan, wrong: &[Wrong]) -> Option<String> {
+    let mut ends = wrong
+        .iter()
+        .flat_map(|(source, target, _)| [*source, *target]);
+    ends.find_map(|end| match (&end.made_for, &end.role) {
+        (Some(own), Role::Env(other)) if own != other => {
+            let (what, how) = if plan.env(own).is_some() {
+                ("up", "puts it where it belongs")
+            } else {
+                ("down", "takes it away")
+            };
+            Some(format!(
+                "`{}` of environment `{own}` is on network `{}`: `homelab env-{what} --env {own}` {how}",
+                end.name,
+                network_name(other)
+            ))
+        }
+        _ => None,
+    })
 }
 
 /// Ours, in another slice than planned.

@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 
 /// The host, two containers of production, one of preproduction and one that homelab did not make.
 pub(super) fn proof(reached: &[(usize, usize)]) -> Matrix {
-    let node = |name: &str, role: Role, is_ours: bool, last: u8| Node {
+    let node = |name: &str, role: Role, made_for: &str, last: u8| Node {
         id: name.to_owned(),
         process: Some(1),
         slice: None,
@@ -16,16 +16,16 @@ pub(super) fn proof(reached: &[(usize, usize)]) -> Matrix {
         address: Ipv4Addr::new(192, 168, 1, last),
         role,
         lan: None,
-        is_ours,
+        made_for: (!made_for.is_empty()).then(|| made_for.to_owned()),
         is_here: true,
     };
     let env = |name: &str| Role::Env(name.to_owned());
     let nodes = vec![
-        node("pi", Role::Host, true, 204),
-        node("db-prod", env("prod"), true, 200),
-        node("app-prod", env("prod"), true, 201),
-        node("db-preprod", env("preprod"), true, 230),
-        node("guest", env("preprod"), false, 240),
+        node("pi", Role::Host, "", 204),
+        node("db-prod", env("prod"), "prod", 200),
+        node("app-prod", env("prod"), "prod", 201),
+        node("db-preprod", env("preprod"), "preprod", 230),
+        node("guest", env("preprod"), "", 240),
     ];
     let pairs = (0..nodes.len()).flat_map(|source| (0..5).map(move |target| (source, target)));
     let probes: Vec<Probe> = pairs
@@ -97,12 +97,13 @@ fn people() -> Vec<Node> {
         address: Ipv4Addr::new(192, 168, 1, last),
         role,
         lan: None,
-        is_ours: true,
+        made_for: None,
         is_here: true,
     };
     let guest = |name: &str, env: &str, last: u8| Node {
         process: Some(4000 + u32::from(last)),
         slice: Some(format!("homelab-{env}.slice")),
+        made_for: Some(env.to_owned()),
         ..node(name, Role::Env(env.to_owned()), last)
     };
     let mut nodes = vec![
@@ -169,6 +170,19 @@ fn in_slices<const N: usize>(slices: [(usize, &str); N]) -> Vec<Node> {
         }
     }
     nodes
+}
+
+#[test]
+fn a_container_of_ours_on_another_network_is_no_strangers() {
+    let mut nodes = people();
+    if let Some(node) = nodes.get_mut(A_PROD) {
+        node.role = Role::Env("preprod".to_owned());
+    }
+    assert_screen("verify-other-network.txt", || {
+        print_wrong("it is on that of preprod", nodes, |a, b| {
+            a == A_PROD && b > B_PROD || b == A_PROD && a > B_PROD
+        });
+    });
 }
 
 #[test]

@@ -40,9 +40,13 @@ impl Netlink {
         let mut addresses = self.addresses().await?;
         let links = messages
             .iter()
-            .map(|message| Link {
-                addresses: addresses.remove(&message.header.index).unwrap_or_default(),
-                ..link_of(message, &names, &bridges)
+            .map(|message| {
+                let own = addresses.remove(&message.header.index).unwrap_or_default();
+                Link {
+                    addressed: own.iter().filter_map(|(_, since)| *since).min(),
+                    addresses: own.into_iter().map(|(net, _)| net).collect(),
+                    ..link_of(message, &names, &bridges)
+                }
             })
             .collect();
         Ok((links, self.routes(&names).await?))
@@ -57,10 +61,6 @@ impl Netlink {
         &self,
         addresses: impl IntoIterator<Item = Ipv4Addr>,
     ) -> Result<Vec<Way>, Error> {
-        let messages = dump(self.handle.link().get().execute(), "list the links").await?;
-        let names = messages.iter();
-        let names = names.map(|message| (message.header.index, name_of(message)));
-        let names: BTreeMap<u32, String> = names.collect();
         let mut ways = Vec::new();
         for address in addresses {
             let mut question = RouteMessageBuilder::<Ipv4Addr>::new()
@@ -83,7 +83,7 @@ impl Netlink {
             };
             for attribute in attributes {
                 match attribute {
-                    RouteAttribute::Oif(index) => way.link = names.get(&index).cloned(),
+                    RouteAttribute::Oif(index) => way.link = Some(self.link_name(index).await?),
                     RouteAttribute::Table(table) => way.table = table,
                     _ => {}
                 }
@@ -93,9 +93,22 @@ impl Netlink {
         Ok(ways)
     }
 
-    async fn addresses(&self) -> Result<BTreeMap<u32, Vec<Ipv4Net>>, Error> {
+    /// The name of a link: as it was seen, or of one that came since then.
+    async fn link_name(&self, index: u32) -> Result<String, Error> {
+        let is_it = |(name, seen): (&String, &u32)| (*seen == index).then(|| name.clone());
+        let seen = self.seen().iter().find_map(is_it);
+        if let Some(name) = seen {
+            return Ok(name);
+        }
+        let question = self.handle.link().get().match_index(index);
+        let messages = dump(question.execute(), "name a link").await?;
+        Ok(messages.iter().map(name_of).collect())
+    }
+
+    /// The addresses of each link, with the time since when it has them.
+    async fn addresses(&self) -> Result<BTreeMap<u32, Vec<(Ipv4Net, Option<u64>)>>, Error> {
         let messages = dump(self.handle.address().get().execute(), "list the addresses").await?;
-        let mut all: BTreeMap<u32, Vec<Ipv4Net>> = BTreeMap::new();
+        let mut all: BTreeMap<u32, Vec<(Ipv4Net, Option<u64>)>> = BTreeMap::new();
         for message in messages {
             // IFA_LOCAL is the own address; IFA_ADDRESS is the peer's on a point-to-point link.
             let address = message
@@ -107,7 +120,14 @@ impl Netlink {
                 });
             if let Some(net) = address.and_then(|a| Ipv4Net::new(a, message.header.prefix_len).ok())
             {
-                all.entry(message.header.index).or_default().push(net);
+                // `ifa_cacheinfo` of linux/if_addr.h: `cstamp` is when it came, in hundredths of a second since the boot.
+                let mut attributes = message.attributes.iter();
+                let since = attributes.find_map(|attribute| match attribute {
+                    AddressAttribute::CacheInfo(info) => Some(u64::from(info.cstamp)),
+                    _ => None,
+                });
+                let all = all.entry(message.header.index).or_default();
+                all.push((net, since));
             }
         }
         Ok(all)

@@ -52,7 +52,10 @@ pub fn words(result: Result<(), Error>) -> String {
 async fn link(netlink: &Netlink, name: &str) -> Link {
     let links = netlink.links_and_routes().await.unwrap_or_default().0;
     let found = links.into_iter().find(|link| link.name == name);
-    found.unwrap_or_else(|| unreachable!("there is no {name}"))
+    let mut found = found.unwrap_or_else(|| unreachable!("there is no {name}"));
+    let since = found.addressed.take();
+    assert_eq!(since.is_some(), !found.addresses.is_empty());
+    found
 }
 
 fn net(text: &str) -> Ipv4Net {

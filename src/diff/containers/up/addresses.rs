@@ -1,6 +1,7 @@
 //! Which address each service gets, and which services are left out because theirs is not to be had. Pure.
 
 use super::Up;
+use crate::diff::containers::Selection;
 use crate::diff::{allocation, lan};
 use crate::error::Diagnostic;
 use crate::plan::CompleteService;
@@ -84,13 +85,40 @@ impl Up<'_> {
         let Some(holder) = holder.filter(|_| !self.freed.contains_key(&address)) else {
             return lan::taken(self.selection.plan, address, self.state);
         };
+        let (whose, hint) = self.how_to_free(holder);
         Some(Diagnostic::error(
-            format!("container `{}` has {address} already", holder.name),
-            format!(
-                "remove it with `docker rm -f {}`, or plan another address",
-                holder.name
-            ),
+            format!("container `{}`{whose} has {address} already", holder.name),
+            hint,
         ))
+    }
+
+    /// Whose a container is that has an address which is planned for another, and what takes it away from there.
+    fn how_to_free(&self, holder: &Container) -> (String, String) {
+        let Selection { plan, host, .. } = self.selection;
+        let name = &holder.name;
+        let Some((env, service)) = holder.service() else {
+            let hint = format!("remove it with `docker rm -f {name}`, or plan another address");
+            return (String::new(), hint);
+        };
+        let Some(planned) = plan.env(env) else {
+            return (
+                format!(" of environment `{env}`, which the plan does not have,"),
+                format!("take it away: `homelab env-down --env {env}`"),
+            );
+        };
+        let mut services = planned.services.iter();
+        if services.any(|one| one.name == service && one.host == host.name) {
+            return (
+                format!(" of service `{service}` of environment `{env}`"),
+                format!(
+                    "`homelab env-up --env {env} {service}` gives it the address that is planned for it"
+                ),
+            );
+        }
+        (
+            format!(" of service `{service}`, which the plan does not have on this host,"),
+            format!("remove it: `homelab env-up --env {env} --remove-orphans`"),
+        )
     }
 
     /// Adds to what is blocked who needs a blocked service that does not run already.

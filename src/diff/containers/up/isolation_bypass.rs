@@ -12,17 +12,9 @@ impl Up<'_> {
         if self.selection.plan.isolation == Isolation::Off {
             return;
         }
-        for service in services.iter().filter(|service| service.replica == 1) {
-            if let Some(why) = service.isolation_bypass() {
-                self.diff.warn(
-                    format!(
-                        "service `{}` is {why}: a process in it can leave its slice and reach other environments",
-                        service.name
-                    ),
-                    "give it only the capabilities and devices that it needs, by `cap_add` and `devices`",
-                );
-            }
-        }
+        let plan = self.selection.plan;
+        let own = plan.ways_out(services.iter().map(|service| &**service));
+        self.diff.warnings.extend(own);
         for (network, envs) in self.shared(services, networks) {
             self.diff.warn(
                 format!(
