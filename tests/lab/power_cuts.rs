@@ -36,31 +36,41 @@ fn cut_and_boot(pi: &mut Server) {
     pi.boot();
 }
 
-/// Runs a command as a person does after a boot, who does what homelab says, until it is done.
-fn follow_hints(pi: &Server, line: &str) {
+/// What an engine before 27 says for ever when the power was lost between the two records that it makes of a network, its driver's and
+/// its own: no command of Docker shows or removes the first, which keeps the parent.
+const HALF_A_NETWORK: &str = "is already using parent interface";
+
+/// Runs a command as a person does after a boot, who does what homelab says, until it is done; `false` where Docker has half a
+/// network, which is known and not mended.
+fn follow_hints(pi: &Server, line: &str) -> bool {
     for _ in 0..4 {
         let run = pi.homelab(line);
-        if run.stderr.contains("`systemctl restart docker`") {
+        if run.stderr.contains(HALF_A_NETWORK) {
+            return false;
+        } else if run.stderr.contains("`systemctl restart docker`") {
             pi.sh("systemctl restart docker");
         } else if run.stderr.contains("run `homelab network-up`") {
-            follow_hints(pi, "network-up");
+            if !follow_hints(pi, "network-up") {
+                return false;
+            }
         } else {
             run.exits(0);
-            return;
+            return true;
         }
     }
     pi.homelab(line).exits(0);
+    true
 }
 
 /// Makes all of the plan run.
-fn repair(pi: &Server) {
-    for line in [
+fn repair(pi: &Server) -> bool {
+    let mut lines = [
         "network-up",
         "env-up --remove-orphans",
         "env-up --env prod --remove-orphans",
-    ] {
-        follow_hints(pi, line);
-    }
+    ]
+    .into_iter();
+    lines.all(|line| follow_hints(pi, line))
 }
 
 fn all_is_as_planned(pi: &Server) {
@@ -94,7 +104,7 @@ fn what_was_done_outlives_a_power_cut(suite: &str) {
     assert_eq!(files(&pi), had, "shim install");
     assert!(had.iter().any(|file| file.contains(UNIT)), "{had:?}");
     pi.sh(&format!("systemctl is-active {UNIT}"));
-    repair(&pi);
+    assert!(repair(&pi));
     // The Engine leaves it to the kernel when the state of its containers reaches the disk.
     pi.sh("sync");
     cut_and_boot(&mut pi);
@@ -147,10 +157,9 @@ fn cut_during(pi: &mut Server, dice: &mut Dice, line: &str) -> String {
 }
 
 fn power_cut_at_any_moment(suite: &str) {
-    let (_home, mut pi) = home_and_pi_with_a_disk(suite);
-    pi.sh("mkdir -p /etc/systemd/network; sync");
+    let (mut home, mut pi) = home_and_pi_with_a_disk(suite);
     let mut dice = Dice::new();
-    let mut under_way = 0;
+    let (mut under_way, mut half) = (0, 0);
     let all = rounds("HOMELAB_POWER_CUTS", 2);
     let other = other_plan();
     for round in 0..all {
@@ -160,9 +169,10 @@ fn power_cut_at_any_moment(suite: &str) {
             _ => "shim uninstall",
         };
         let (plan, another) = dice.one_of(&[(PLAN, other.as_str()), (&other, PLAN)]);
+        pi.sh("mkdir -p /etc/systemd/network");
         write(&pi, plan);
         pi.homelab(shim).exits(0);
-        repair(&pi);
+        assert!(repair(&pi));
         let (first, line) = dice.one_of(&LINES);
         for line in first {
             match *line {
@@ -170,18 +180,30 @@ fn power_cut_at_any_moment(suite: &str) {
                 line => drop(pi.homelab(line).exits(0)),
             }
         }
+        // The Engine leaves it to the kernel when what it was told reaches the disk.
+        pi.sh("sync");
         let before = files(&pi);
         let cut = cut_during(&mut pi, &mut dice, line);
         under_way += usize::from(!cut.starts_with("exit status: 0"));
         let what = format!("{shim}, then {line}: {cut}");
         pi.boot();
         let found = files(&pi);
-        follow_hints(&pi, line);
+        if !follow_hints(&pi, line) {
+            assert_ne!(suite, "sid", "{what}");
+            half += 1;
+            (home, pi) = home_and_pi_with_a_disk(suite);
+            continue;
+        }
         let settled = line.replace(" --force-recreate", "");
         let left = pi.homelab(&format!("{settled} --dry-run"));
         assert_eq!(left.status, Some(0), "{what}{}{}", left.stdout, left.stderr);
         let after = files(&pi);
-        repair(&pi);
+        if !repair(&pi) {
+            assert_ne!(suite, "sid", "{what}");
+            half += 1;
+            (home, pi) = home_and_pi_with_a_disk(suite);
+            continue;
+        }
         all_is_as_planned(&pi);
         let repaired = files(&pi);
         let is_in_its_place = |line: &&String| !line.contains(".homelab-new ");
@@ -191,5 +213,8 @@ fn power_cut_at_any_moment(suite: &str) {
             assert!(whole.contains(file), "{what}{file}");
         }
     }
-    eprintln!("{suite}: {all} power cuts, {under_way} of them while the command ran");
+    drop(home);
+    eprintln!(
+        "{suite}: {all} power cuts, {under_way} of them while the command ran, {half} left half a network in Docker"
+    );
 }
