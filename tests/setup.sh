@@ -22,6 +22,9 @@ need busybox busybox-static
 need setpriv util-linux
 need patchelf patchelf
 need nsenter util-linux
+need losetup mount
+need mkfs.ext4 e2fsprogs
+need perl perl-base
 # The servers' images are made of it, so it must need no libraries.
 if command -v ldd >/dev/null && command -v busybox >/dev/null && ldd "$(command -v busybox)" >/dev/null 2>&1; then
   missing+=(busybox-static)

@@ -24,13 +24,13 @@ pub fn new_addresses(
         let known = service
             .address
             .or_else(|| allocation::sticky(plan, env, service, state));
-        let container = state
-            .docker
-            .instance(&service.env, &service.name, service.replica);
-        let in_use = container.filter(|found| found.is_running());
-        let in_use = in_use.and_then(|found| allocation::current(found, env));
+        let mut all = state.docker.instances(&service.env, &service.name);
+        // That of a container that was to take this one's place when homelab was killed is its own, too.
+        let mut is_in_use = |address| {
+            all.any(|found| found.is_running() && allocation::current(found, env) == Some(address))
+        };
         match known {
-            Some(address) if in_use == Some(address) => {}
+            Some(address) if is_in_use(address) => {}
             Some(address) => {
                 new.insert(address);
             }

@@ -105,20 +105,9 @@ pub(super) fn obsolete<'a>(
     parents: &BTreeSet<&str>,
     state: &'a State,
 ) -> Vec<&'a Link> {
-    let shims = self::wanted(target, &BTreeSet::new());
     // One whose parent is not fit now stays as it is.
     let goes_on = !wanted.is_empty();
     let planned: Vec<String> = target.plan.own_shims(target.host).map(|s| s.name).collect();
-    let is_half_made_shim = |link: &Link| {
-        let mut shims = shims.iter();
-        shims.any(|shim| shim.name == link.name && is_half_made(link, shim))
-    };
-    let is_half_made_parent = |link: &Link| {
-        let is_named = link.name.starts_with(PARENT_LINK_PREFIX);
-        is_named && is_half_made(link, &parent_link(target, &link.name))
-    };
-    let is_ours =
-        |link: &Link| link.is_ours() || is_half_made_shim(link) || is_half_made_parent(link);
     let is_needed = |link: &Link| {
         let mut wanted = wanted.iter();
         let stays = goes_on && planned.contains(&link.name);
@@ -126,15 +115,28 @@ pub(super) fn obsolete<'a>(
     };
     let links = state.links.iter();
     links
-        .filter(|link| is_ours(link) && !is_needed(link))
+        .filter(|link| is_made_by_us(target.plan, link) && !is_needed(link))
         .collect()
 }
 
-/// A link that homelab made but had no time to mark: the name, kind and hardware address are ours and it was never used.
-fn is_half_made(link: &Link, wanted: &WantedLink) -> bool {
+/// Whether homelab made a link: it is marked, or it is a shim or a parent link of a host of the plan that a killed run had no time to
+/// mark.
+pub(super) fn is_made_by_us(plan: &Plan, link: &Link) -> bool {
+    let name = link.name.as_str();
+    let is_half_made_on = |host: &Host| {
+        let mut shims = std::iter::once(plan.main_shim(host)).chain(plan.own_shims(host));
+        let is_parent = name.starts_with(PARENT_LINK_PREFIX);
+        shims.any(|shim| shim.name == name && is_half_made(link, mac_of(shim.address)))
+            || is_parent && is_half_made(link, parent_link_mac(name, host.address))
+    };
+    link.is_ours() || plan.hosts.iter().any(is_half_made_on)
+}
+
+/// A link that homelab made but had no time to mark: besides its name, the kind and hardware address are ours and it was never used.
+fn is_half_made(link: &Link, mac: Mac) -> bool {
     link.alias.is_none()
         && link.kind == "macvlan"
-        && link.mac == Some(wanted.mac)
+        && link.mac == Some(mac)
         && !link.up
         && link.addresses.is_empty()
 }
@@ -167,7 +169,7 @@ pub(super) fn conflict(wanted: &WantedLink, state: &State) -> Option<Diagnostic>
     let name = &wanted.name;
     if let Some(link) = state.link(name)
         && !link.is_ours()
-        && !is_half_made(link, wanted)
+        && !is_half_made(link, wanted.mac)
     {
         return Some(Diagnostic::error(
             format!("there is a link `{name}` that homelab did not make"),

@@ -158,7 +158,7 @@ pub fn down(plan: &Plan, state: &State) -> Diff {
     }
     let shims = plan.shim_names();
     let shims = shims.filter_map(|name| state.link(&name));
-    for link in shims.filter(|link| link.is_ours()) {
+    for link in shims.filter(|link| links::is_made_by_us(plan, link)) {
         let name = link.name.clone();
         diff.push(
             LinkAction::Delete { name },
@@ -251,7 +251,7 @@ pub fn release(plan: &Plan, parent_links: &[String], state: &State) -> Diff {
     for link in state
         .links
         .iter()
-        .filter(|link| link.is_ours() && kept(&link.name))
+        .filter(|link| links::is_made_by_us(plan, link) && kept(&link.name))
     {
         let name = link.name.clone();
         diff.push(LinkAction::Delete { name }, "the service ends", &[]);

@@ -48,7 +48,8 @@ pub(super) fn unfinished(path: &Path) -> PathBuf {
 fn write_with(path: &Path, text: &str, mode: u32, owner: Option<(u32, u32)>) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("/"));
     let unfinished = unfinished(path);
-    let is_new_folder = !folder.exists();
+    let new_folders = folder.ancestors().take_while(|folder| !folder.exists());
+    let new_folders = new_folders.count();
     let attempt = || {
         fs::create_dir_all(folder)?;
         let _ = fs::remove_file(&unfinished);
@@ -68,15 +69,45 @@ fn write_with(path: &Path, text: &str, mode: u32, owner: Option<(u32, u32)>) -> 
     };
     attempt().inspect_err(|_| {
         let _ = fs::remove_file(&unfinished);
-        if is_new_folder {
+        if new_folders > 0 {
             remove_folder_of_one_unit(folder);
         }
     })?;
-    // The name reaches the disk with the folder (fsync(2)). A file system that cannot do that does what it can.
-    match File::open(folder)?.sync_all() {
-        Err(error) if error.kind() != io::ErrorKind::InvalidInput => Err(error),
-        _ => Ok(()),
+    sync_name(path, new_folders + 1)
+}
+
+/// Brings to the disk whether there is a file of that name, and as many folders as were made or removed with it: a name reaches the
+/// disk with the folder that it is in (fsync(2)). A file system that cannot do that does what it can.
+fn sync_name(path: &Path, folders: usize) -> io::Result<()> {
+    let there = path.ancestors().skip(1).filter(|folder| folder.exists());
+    for folder in there.take(folders) {
+        match File::open(folder)?.sync_all() {
+            Err(error) if error.kind() != io::ErrorKind::InvalidInput => return Err(error),
+            _ => {}
+        }
     }
+    Ok(())
+}
+
+/// Brings to the disk that systemd made or removed a link of that name, with a folder of its own maybe: it leaves that to the kernel.
+///
+/// # Errors
+/// When the file system does not take it.
+pub(super) fn sync_link(path: &Path) -> Result<(), Error> {
+    sync_name(path, 2).map_err(|error| unwritable(path, &error))
+}
+
+/// Gives a file of ours another mode.
+///
+/// # Errors
+/// When homelab may not.
+pub(super) fn set_mode(path: &Path, mode: u32) -> Result<(), Error> {
+    let change = || {
+        let file = File::open(path)?;
+        file.set_permissions(PermissionsExt::from_mode(mode))?;
+        file.sync_all()
+    };
+    change().map_err(|error| unwritable(path, &error))
 }
 
 /// Removes a file, and its folder when that is empty and belongs to one unit only. A file that is gone is no failure.
@@ -91,7 +122,7 @@ pub(super) fn remove(path: &Path) -> Result<(), Error> {
         _ => {}
     }
     remove_folder_of_one_unit(path.parent().unwrap_or(Path::new("/")));
-    Ok(())
+    sync_name(path, 1).map_err(|error| unwritable(path, &error))
 }
 
 /// Removes a folder with all that is in it, or the link that stands for one. What is gone is no failure.
@@ -106,14 +137,16 @@ pub(super) fn remove_folder(path: &Path) -> Result<(), Error> {
         fs::remove_dir_all(path)
     };
     match removed {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(unwritable(path, &error)),
-        _ => Ok(()),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => sync_name(path, 1),
     }
+    .map_err(|error| unwritable(path, &error))
 }
 
-/// It stays when others have files in it.
+/// It stays when others have files in it, and so does one of a network manager.
 fn remove_folder_of_one_unit(folder: &Path) {
-    if folder.extension().is_some_and(|end| end == "d") {
+    let name = folder.file_name().and_then(|name| name.to_str());
+    if name.is_some_and(|name| name.ends_with(".service.d")) {
         let _ = fs::remove_dir(folder);
     }
 }

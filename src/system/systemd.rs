@@ -299,9 +299,7 @@ async fn apply_slice(name: &str) -> Result<(), Error> {
         let arguments = ["--quiet", "--collect", "--scope", &slice, "true"];
         run("systemd-run", &arguments, &format!("apply slice `{name}`")).await?;
     }
-    let path = unit_files::path(name);
-    std::fs::set_permissions(&path, PermissionsExt::from_mode(FINISHED))
-        .map_err(|error| files::unwritable(Path::new(&path), &error))
+    files::set_mode(Path::new(&unit_files::path(name)), FINISHED)
 }
 
 /// Makes systemd read its files again.
@@ -360,9 +358,8 @@ fn started(unit: &str, result: Result<String, Error>) -> Result<(), Error> {
 /// # Errors
 /// When systemd refuses.
 async fn enable(unit: &str) -> Result<(), Error> {
-    systemctl(&["enable", "--quiet", unit], &format!("enable `{unit}`"))
-        .await
-        .map(|_| ())
+    systemctl(&["enable", "--quiet", unit], &format!("enable `{unit}`")).await?;
+    files::sync_link(Path::new(&unit_files::boot_link()))
 }
 
 /// Makes a unit start at boot no more.
@@ -376,7 +373,8 @@ async fn disable(unit: &str) -> Result<(), Error> {
     if is_linked() {
         return files::remove(Path::new(&unit_files::boot_link()));
     }
-    said.map(|_| ())
+    said?;
+    files::sync_link(Path::new(&unit_files::boot_link()))
 }
 
 /// Makes a network manager read its files again; no link that it manages goes down.

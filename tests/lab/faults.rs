@@ -1,73 +1,18 @@
-//! What happens when homelab is killed, or when something else breaks what it made.
+//! What happens when something else breaks what homelab made.
 
-use crate::home::{SOON, Server, wait_for};
+use crate::home::{SOON, wait_for};
 use crate::pool::borrow;
 use crate::shim::journal;
 use crate::{PLAN, home_and_pi, lan, tests};
-use std::io::{BufRead as _, BufReader};
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 tests! {
     every engine:
-        killed_at_any_step_and_run_again
         what_is_missing_is_put_back
         after_a_reboot_network_up_brings_the_shim_back;
     one engine:
         containers_that_die_are_reported
         without_its_parent_the_shim_lets_docker_start
-}
-
-/// Runs homelab and kills it as soon as it has said that so many steps are done.
-fn kill_after(pi: &Server, line: &str, steps: usize) {
-    // `nsenter` is what is killed first; the program in the other PID namespace goes with it, from its first line on.
-    let mut child = pi
-        .command("setpriv")
-        .args(["--pdeathsig", "KILL", "--", "sh", "-c"])
-        .arg(format!("echo begun >&2; exec homelab {line}"))
-        .stderr(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()
-        .expect("nsenter runs");
-    let stderr = child.stderr.take().expect("a pipe");
-    let mut lines = BufReader::new(stderr).lines();
-    for _ in 0..=steps {
-        let _ = lines.next();
-    }
-    child.kill().expect("it is ours");
-    child.wait().expect("it ends");
-    // The Engine finishes a request although nobody waits for it any more, and nobody types that fast.
-    std::thread::sleep(Duration::from_millis(300));
-}
-
-fn killed_at_any_step_and_run_again(suite: &str) {
-    let loan = borrow(suite);
-    let (_home, pi) = loan.parts();
-    let before = pi.leftovers();
-    for steps in 0..=8 {
-        kill_after(pi, "network-up", steps);
-        pi.homelab("network-up").exits(0);
-        pi.homelab("network-up --dry-run").exits(0);
-        kill_after(pi, "network-down", steps / 2);
-        pi.homelab("network-down").exits(0);
-        assert_eq!(pi.leftovers(), before, "killed after {steps} steps");
-    }
-    // Also straight from up to down.
-    for steps in 0..=8 {
-        kill_after(pi, "network-up", steps);
-        pi.homelab("network-down").exits(0);
-        assert_eq!(pi.leftovers(), before, "killed after {steps} steps");
-    }
-    pi.homelab("network-up").exits(0);
-    for steps in 0..=5 {
-        kill_after(pi, "env-up", steps);
-        pi.homelab("env-up").exits(0);
-        pi.homelab("env-up --dry-run").exits(0);
-        kill_after(pi, "env-down", steps);
-        pi.homelab("env-down").exits(0);
-    }
-    pi.homelab("network-down").exits(0);
-    assert_eq!(pi.leftovers(), before);
 }
 
 fn what_is_missing_is_put_back(suite: &str) {

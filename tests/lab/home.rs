@@ -10,7 +10,7 @@ mod watch;
 
 pub use run::Run;
 
-use disks::{lab, new_folder, program, remove_abandoned, remove_cgroup_tree};
+use disks::{cut_power, lab, make_disk, new_folder, program, remove_abandoned, remove_cgroup_tree};
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -155,7 +155,7 @@ pub struct Server {
 }
 
 impl Server {
-    fn new(host: Host, suite: &str, binary: &Path) -> Self {
+    fn new(host: Host, suite: &str, binary: &Path, folder: tempfile::TempDir) -> Self {
         let lab = lab();
         let root = lab.join(suite);
         assert!(
@@ -169,7 +169,7 @@ impl Server {
             host: Arc::new(host),
             root,
             program,
-            folder: new_folder(),
+            folder,
             node: None,
         };
         server.boot();
@@ -229,6 +229,13 @@ impl Server {
                 let _ = self.host.output(&format!("ip link del {name}"));
             }
         }
+    }
+
+    /// Cuts the power of a server with a disk of its own: what was not synced is lost.
+    #[allow(dead_code, reason = "the demonstration and the benchmark need it not")]
+    pub fn cut_power(&mut self) {
+        cut_power(&self.path("/var/lib/docker"));
+        self.power_off();
     }
 
     /// Takes its only wired interface away, as when a USB adapter is pulled.
@@ -462,7 +469,17 @@ impl Home {
     pub fn server(&self, suite: &str, port: &str, address: &str) -> Server {
         let host = Host::new();
         host.plug_into(&self.router, port, address);
-        Server::new(host, suite, &self.binary)
+        Server::new(host, suite, &self.binary, new_folder())
+    }
+
+    /// One with a disk of its own, that can lose power.
+    #[allow(dead_code, reason = "the demonstration and the benchmark need it not")]
+    pub fn server_with_a_disk(&self, suite: &str, port: &str, address: &str) -> Server {
+        let host = Host::new();
+        host.plug_into(&self.router, port, address);
+        let folder = new_folder();
+        make_disk(folder.path());
+        Server::new(host, suite, &self.binary, folder)
     }
 }
 

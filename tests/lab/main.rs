@@ -20,11 +20,13 @@ mod ghosts;
 mod growth;
 mod home;
 mod isolation;
+mod kills;
 mod main_job;
 mod many;
 mod network_managers;
 mod own_lan;
 mod pool;
+mod power_cuts;
 mod proxy;
 mod refusals;
 mod repairs;
@@ -65,11 +67,27 @@ pub(crate) use tests;
 
 /// A home and its Raspberry Pi, with the plan and the image `lab/web:1` on it.
 fn home_and_pi(suite: &str) -> (Home, Server) {
-    let home = Home::new(Path::new(env!("CARGO_BIN_EXE_homelab")));
+    let home = home();
     let pi = home.server(suite, "pi", "192.168.1.204");
+    prepare(&pi);
+    (home, pi)
+}
+
+/// The same with a disk that can lose power.
+fn home_and_pi_with_a_disk(suite: &str) -> (Home, Server) {
+    let home = home();
+    let pi = home.server_with_a_disk(suite, "pi", "192.168.1.204");
+    prepare(&pi);
+    (home, pi)
+}
+
+fn home() -> Home {
+    Home::new(Path::new(env!("CARGO_BIN_EXE_homelab")))
+}
+
+fn prepare(pi: &Server) {
     pi.import_image("lab/web:1");
     pi.write("/etc/homelab/homelab.toml", PLAN);
-    (home, pi)
 }
 
 /// The address on the LAN with that last byte.

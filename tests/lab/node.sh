@@ -1,7 +1,8 @@
 #!/bin/bash
 # A home server: systemd as PID 1, Docker Engine and cgroup v2, in namespaces of its own. Stays in the foreground as long
 # as the server runs, and takes everything in it along when it is killed.
-#   node.sh ROOT LAYER DIR PID     boot ROOT, with LAYER over it, in the network namespace of process PID; what it writes goes to DIR
+#   node.sh ROOT LAYER DIR PID     boot ROOT, with LAYER over it, in the network namespace of process PID; what it writes goes to DIR,
+#                                  into the file system of the image DIR/disk when there is one
 set -euo pipefail
 
 if [ "$1" != inside ]; then
@@ -12,13 +13,22 @@ if [ "$1" != inside ]; then
   mkdir "$cgroup"
   echo "$cgroup" >"$dir/cgroup"
   echo $$ >"$cgroup/cgroup.procs"
-  mkdir -p "$dir"/{upper,work,merged,docker,containerd}
   # The parent is whoever asked for the server: when it dies, so does the server.
   exec setpriv --pdeathsig KILL nsenter --net=/proc/"$pid"/ns/net \
     unshare --mount --pid --fork --uts --ipc --cgroup --kill-child --propagation private bash "$0" inside "$root" "$layer" "$dir"
 fi
 
-root=$2 layer=$3 dir=$4 new=$4/merged
+root=$2 layer=$3 dir=$4
+if [ -e "$dir/disk" ]; then
+  # The loop device of a server that was just switched off goes with its last process: two of them would spoil the disk. Nothing
+  # reaches it but what is synced (ext4(5), `commit`).
+  until [ -z "$(losetup -j "$dir/disk")" ]; do sleep 0.02; done
+  mkdir -p "$dir/mounted"
+  mount -o loop,commit=600 "$dir/disk" "$dir/mounted"
+  dir=$dir/mounted
+fi
+mkdir -p "$dir"/{upper,work,merged,docker,containerd}
+new=$dir/merged
 # The engine's own overlays cannot lie on another one, so its folders are real ones.
 mount -t overlay -o "lowerdir=$layer:$root,upperdir=$dir/upper,workdir=$dir/work" overlay "$new" ||
   { [ -e "$new/etc" ] || cp -a "$root/." "$layer/." "$new"; mount --bind "$new" "$new"; }

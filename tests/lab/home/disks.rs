@@ -66,6 +66,32 @@ pub fn program(root: &Path, binary: &Path) -> Arc<tempfile::TempDir> {
     program
 }
 
+/// How large a disk may become; it takes no more than what is on it.
+const DISK_BYTES: u64 = 4 << 30;
+
+/// Gives the server of that folder a disk of its own, which can lose power. `node.sh` mounts it.
+pub fn make_disk(folder: &Path) {
+    let image = folder.join("disk");
+    let file = fs::File::create(&image).expect("an image");
+    file.set_len(DISK_BYTES).expect("it has a length");
+    let make = ["-q", "-F", "-E", "lazy_itable_init=1"];
+    let is_made = succeeds(Command::new("mkfs.ext4").args(make).arg(&image));
+    assert!(is_made, "mkfs.ext4 makes a file system");
+}
+
+/// Takes the power off the disk on which that folder of a server is: nothing of what was not synced is on it from now on, and
+/// nothing more comes (`EXT4_IOC_SHUTDOWN` without a flush of the log, fs/ext4/ext4.h; programs that test file systems use it).
+pub fn cut_power(folder: &str) {
+    let shutdown = "open(my $folder, '<', $ARGV[0]) or die $!; my $no_flush = pack('L', 2); \
+                    ioctl($folder, 0x8004587d, $no_flush) or die $!";
+    let is_cut = succeeds(Command::new("perl").args(["-e", shutdown, folder]));
+    assert!(is_cut, "the file system of {folder} can be shut down");
+}
+
+fn succeeds(command: &mut Command) -> bool {
+    command.status().expect("it runs").success()
+}
+
 /// Whether the program in `layer` runs in that root.
 fn runs_in(root: &Path, layer: &Path) -> bool {
     let status = Command::new("unshare")
