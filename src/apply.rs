@@ -244,6 +244,9 @@ impl<'a> Scheduler<'a> {
             );
             failures.push(Diagnostic {
                 is_race: failures.iter().all(|failure| failure.is_race),
+                kept_parent: failures
+                    .first()
+                    .and_then(|failure| failure.kept_parent.clone()),
                 ..left
             });
         }

@@ -27,6 +27,7 @@ use crate::system::turn::{self, Turn};
 use interrupt::Interrupt;
 use load::PlanFile;
 use started::Started;
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 /// How often the network is made as planned before homelab gives up on it.
@@ -66,6 +67,7 @@ impl Context<'_> {
         }
         preflight::permission(&diff, state)?;
         let mut steps = 0;
+        let mut kept_parents = BTreeSet::new();
         for round in 0..=ROUNDS {
             if diff.steps.is_empty() {
                 none_of(diff.errors)?;
@@ -73,11 +75,22 @@ impl Context<'_> {
                 return Ok(ExitStatus::Done);
             }
             if round < ROUNDS {
-                self.apply(&diff, machine).await.0?;
-                steps += diff.steps.len();
-                let (_, mut seen) = observe::machine(self.plan).await?;
-                seen.answered.clone_from(&state.answered);
-                let state = seen;
+                match self.apply(&diff, machine).await.0 {
+                    Ok(()) => steps += diff.steps.len(),
+                    Err(error) => match error.kept_parents() {
+                        Some(kept) if kept.iter().any(|one| !kept_parents.contains(one)) => {
+                            self.report.warnings(&[diff::network::kept(&kept)]);
+                            kept_parents.extend(kept);
+                        }
+                        _ => return Err(error),
+                    },
+                }
+                let (_, seen) = observe::machine(self.plan).await?;
+                let state = State {
+                    answered: state.answered.clone(),
+                    kept_parents: kept_parents.clone(),
+                    ..seen
+                };
                 diff = diff::diff(request, self.plan, &state)?;
             }
         }

@@ -77,6 +77,9 @@ pub struct Diagnostic {
     /// Somebody else was at the same thing, such as the Engine for a run that was killed, and may be done with it soon.
     #[serde(skip)]
     pub is_race: bool,
+    /// The parent that the Engine keeps for a network which it does not show, so that no other one can stand on it.
+    #[serde(skip)]
+    pub kept_parent: Option<String>,
 }
 
 impl Severity {
@@ -187,6 +190,13 @@ impl Error {
     /// Whether nothing else failed than what may be otherwise in a moment.
     pub fn is_race(&self) -> bool {
         self.diagnostics.iter().all(|diagnostic| diagnostic.is_race)
+    }
+
+    /// The parents that the Engine keeps for networks which it does not show, when nothing else is wrong.
+    pub fn kept_parents(&self) -> Option<Vec<String>> {
+        let kept = self.diagnostics.iter();
+        kept.map(|diagnostic| diagnostic.kept_parent.clone())
+            .collect()
     }
 
     /// The same when it may be otherwise in a moment.

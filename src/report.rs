@@ -150,6 +150,7 @@ impl Report {
             lines,
             place: _,
             is_race: _,
+            kept_parent: _,
         } = diagnostic;
         let (event, style) = match severity {
             Severity::Error => ("error", ERROR),

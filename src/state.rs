@@ -14,7 +14,7 @@ use crate::plan::naming::{self, LINK_ALIAS_PREFIX};
 use crate::plan::unit_files;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 /// Stands for the text of a file that cannot be read or is none, as a unit that leads to /dev/null: somebody else's.
@@ -40,6 +40,9 @@ pub struct State {
     pub systemd: Systemd,
     /// What the Engine has.
     pub docker: Docker,
+    /// Parents that the Engine keeps for networks which it does not show, as it said in this run. Engines before 27 do when the power
+    /// was lost between the record that the driver makes of a network and their own.
+    pub kept_parents: BTreeSet<String>,
     /// A number that no look at a machine had before, for names that must be new.
     pub seed: u64,
     /// Why the Engine could not be asked; then `docker` says nothing.

@@ -72,6 +72,17 @@ pub fn down(plan: &Plan, host: &Host, state: &State) -> Result<Diff, Error> {
     converge(&target, None, state, Diff::default())
 }
 
+/// That the Engine keeps parents for networks which it does not show.
+pub fn kept(parents: &[String]) -> Diagnostic {
+    Diagnostic::warning(
+        format!(
+            "Docker keeps {} for a network that it does not show, as after a power cut while it made one",
+            named(parents)
+        ),
+        "nothing has to be done: the network gets a link of its own to stand on; `homelab shim install` has it there before Docker starts",
+    )
+}
+
 /// Whether an environment's containers can be started on `host`.
 ///
 /// # Errors

@@ -1,6 +1,7 @@
 //! Engines that stand still, come and go: homelab says so in time, and removes nothing without their word.
 
 use crate::home::{Run, SOON, Server, wait_for};
+use crate::pool::borrow;
 use crate::proxy::{Fault, Proxy, SOCKET};
 use crate::services::registry;
 use crate::{home_and_pi, lan, tests};
@@ -11,6 +12,7 @@ tests! {
         a_frozen_engine_is_told_in_time_and_loses_nothing
         every_call_may_fail_in_every_way;
     one engine:
+        half_a_network_that_docker_keeps_stops_nobody
 }
 
 /// The limit of a question to the Engine, and room for a busy lab.
@@ -361,4 +363,29 @@ fn spoilt(
             .map_err(|what| format!("{told}\nafter the next run {what}"))?;
     }
     Ok(())
+}
+
+/// Docker before 27 that lost the power between its driver's record of a network and its own: no command of Docker shows or removes
+/// the first, which keeps the parent. Made by the proxy, which refuses as the driver does.
+fn half_a_network_that_docker_keeps_stops_nobody(suite: &str) {
+    let loan = borrow(suite);
+    let (_home, pi) = loan.parts();
+    let proxy = Proxy::before(pi);
+    let text = "{\"message\":\"network dm-0123456789ab is already using parent interface eth0\"}";
+    let Fault::Raw(answer) = Fault::says(500, "application/json", text) else {
+        panic!("an answer");
+    };
+    let fault = Fault::RawWhere("\"parent\":\"eth0\"", answer);
+    proxy.spoil("POST /networks/create", fault);
+    let through = |line: &str| pi.homelab_with(&format!("DOCKER_HOST=unix://{SOCKET}"), line);
+    through("network-up")
+        .exits(0)
+        .says("Docker keeps `eth0` for a network that it does not show");
+    assert!(proxy.end().0 > 0, "the network was asked for");
+    let parent = pi.sh("docker network inspect -f '{{.Options.parent}}' homelab-prod");
+    assert!(parent.starts_with("hl-prod-"), "{parent}");
+    drop(proxy);
+    pi.homelab("network-up").exits(0).says("nothing to do");
+    pi.homelab("env-up --env prod").exits(0);
+    assert_eq!(pi.host.page(lan(200)).as_deref(), Some("whoami of prod"));
 }

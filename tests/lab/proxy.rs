@@ -26,6 +26,8 @@ const UNENDED: Duration = Duration::from_millis(300);
 pub enum Fault {
     /// The Engine never hears of it; this is the answer, then the connection is closed.
     Raw(String),
+    /// The same for a call whose text has the first; others are done.
+    RawWhere(&'static str, String),
     /// The same, but the last part is said again and again as long as somebody listens.
     Endless(String),
     /// The Engine does it, and half of its answer arrives.
@@ -221,7 +223,12 @@ fn serve(mut client: UnixStream, engine: &PathBuf, shared: &Mutex<Shared>) -> io
             std::thread::sleep(Duration::from_millis(700));
             hand_on(forward()?, client)
         }
-        Some(Fault::Raw(answer)) => client.write_all(answer.as_bytes()),
+        Some(Fault::RawWhere(text, _)) if !String::from_utf8_lossy(&body).contains(text) => {
+            hand_on(forward()?, client)
+        }
+        Some(Fault::Raw(answer) | Fault::RawWhere(_, answer)) => {
+            client.write_all(answer.as_bytes())
+        }
         Some(Fault::Endless(begin)) => endless(&begin, client, shared),
         Some(Fault::Lost) => forward()?.read_to_end(&mut Vec::new()).map(|_| ()),
         Some(Fault::Half) => {

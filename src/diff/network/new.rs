@@ -41,6 +41,7 @@ pub(super) fn new_networks(
         .flat_map(|network| network.pools.iter().map(|pool| pool.subnet))
         .collect();
     let parents = staying.iter().filter_map(|network| network.parent.clone());
+    let parents = parents.chain(state.kept_parents.iter().cloned());
     let mut parents: BTreeSet<String> = parents.collect();
     let shares = state.docker.api >= Api::SHARED_PARENT;
     let mut new = Vec::new();
@@ -88,14 +89,24 @@ pub(super) fn new_networks(
 fn parent_in_use(env: &Env, parent: &str, state: &State) -> Diagnostic {
     let mut networks = state.docker.networks.iter();
     let other = networks.find(|network| network.parent.as_deref() == Some(parent));
-    let other = other.map_or("another one", |network| &network.name);
+    let version = &state.docker.version;
+    let (other, remove) = match other {
+        Some(network) => (
+            format!("`{}` stands on it", network.name),
+            format!("remove `{}` if nothing needs it, ", network.name),
+        ),
+        None => (
+            "it keeps it for one that it does not show".to_owned(),
+            String::new(),
+        ),
+    };
     Diagnostic::error(
         format!(
-            "the network of environment `{}` cannot stand on `{parent}`: Docker {} takes one network for each parent, and `{other}` stands on it",
-            env.name, state.docker.version
+            "the network of environment `{}` cannot stand on `{parent}`: Docker {version} takes one network for each parent, and {other}",
+            env.name
         ),
         format!(
-            "give each its own interface, remove `{other}` if nothing needs it, or use Docker 27 or newer, where networks share a parent"
+            "give it another interface, {remove}or use Docker 27 or newer, where networks share a parent"
         ),
     )
 }

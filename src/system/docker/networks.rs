@@ -74,9 +74,14 @@ impl Engine {
             result = act(self.client.create_network(request)).await;
         }
         let what = format!("make network `{name}`");
-        result
-            .map(|_| ())
-            .map_err(|error| engine_error(&what, &error))
+        result.map(|_| ()).map_err(|error| {
+            let is_kept = message(&error).contains("already using parent interface");
+            let mut error = engine_error(&what, &error);
+            for diagnostic in error.diagnostics.iter_mut().filter(|_| is_kept) {
+                diagnostic.kept_parent = Some(network.parent.clone());
+            }
+            error
+        })
     }
 
     /// Whether there is a network of that name with that label of ours.
