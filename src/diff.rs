@@ -44,7 +44,7 @@ pub enum Request<'a> {
     ShimUninstall,
     /// What that unit itself wants: the shim, and the parent links that it was told of.
     ShimRun(&'a Host, &'a [String]),
-    /// What it wants when it ends: neither.
+    /// What it wants when it ends: none of those links that it kept; likewise when the plan has some of them no more.
     ShimRelease(&'a [String]),
 }
 
@@ -74,7 +74,7 @@ pub fn diff(request: &Request, plan: &Plan, state: &State) -> Result<Diff, Error
         Request::ShimInstall(host, unit) => shim::install(plan, host, unit, state),
         Request::ShimUninstall => shim::uninstall(plan, state),
         Request::ShimRun(host, parent_links) => shim::reconcile(plan, host, parent_links, state),
-        Request::ShimRelease(parent_links) => Ok(shim::release(plan, parent_links, state)),
+        Request::ShimRelease(links) => Ok(shim::release(plan, links, state)),
     }
 }
 

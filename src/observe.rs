@@ -122,11 +122,11 @@ async fn engine(own: &[Ipv4Addr]) -> Result<Result<(Engine, Docker), Diagnostic>
 
 /// Adds to containers of ours which slice their processes are in. One that does not run says only to the Engine where they will be.
 async fn find_slices(engine: &Engine, containers: &mut [Container]) -> Result<(), Error> {
-    let by_container = cgroups::slices_by_container();
+    let by_container = &cgroups::slices_by_container();
     let ours = containers
         .iter_mut()
         .filter(|found| found.service().is_some());
-    for container in ours {
+    let found = ours.map(|container| async move {
         let has_processes = matches!(container.state.as_str(), "running" | "paused");
         container.slice = match by_container.get(&container.id) {
             Some(slice) => Some(slice.clone()),
@@ -136,7 +136,9 @@ async fn find_slices(engine: &Engine, containers: &mut [Container]) -> Result<()
             }
             None => engine.slice_at_start(&container.id).await?,
         };
-    }
+        Ok::<_, Error>(())
+    });
+    try_join_all(found).await?;
     Ok(())
 }
 
@@ -230,10 +232,11 @@ async fn look_for_late_starts(engine: &Engine, state: &mut State) -> Result<(), 
     let ours = state.docker.containers.iter();
     let ours = ours.filter(|found| found.service().is_some() && !found.is_running());
     let names: Vec<String> = ours.map(|found| found.name.clone()).collect();
-    for name in &names {
-        // The Engine answers as soon as it is done with that container.
-        engine.health(name, SystemTime::now()).await?;
-    }
+    // The Engine answers as soon as it is done with a container.
+    let done = names
+        .iter()
+        .map(|name| engine.health(name, SystemTime::now()));
+    try_join_all(done).await?;
     let mut containers = engine.containers().await?;
     find_slices(engine, &mut containers).await?;
     let late = containers.iter().filter(|found| found.is_running());

@@ -3,7 +3,7 @@
 use super::Context;
 use crate::cli::ChangeArgs;
 use crate::diff::{self, Request, lan, preflight};
-use crate::error::{Diagnostic, Error, ExitStatus};
+use crate::error::{Diagnostic, Error, ExitStatus, none_of};
 use crate::observe;
 use crate::plan::naming::SHIM_UNIT;
 use crate::plan::unit_files::{self, ShimUnit};
@@ -83,7 +83,8 @@ impl Context<'_> {
     /// Who has the addresses of shims that are about to be made: two that answer for one address break each other.
     ///
     /// # Errors
-    /// When somebody has that of the shim on the LAN of `[network]`, without which nothing runs.
+    /// When somebody has that of the shim on the LAN of `[network]`, without which nothing runs. Where the service makes them, also that of
+    /// another one: it makes what the file says, and may not ask.
     pub(super) async fn ask_for_shims(
         &self,
         args: &ChangeArgs,
@@ -104,6 +105,8 @@ impl Context<'_> {
             return Ok(Vec::new());
         }
         preflight::permission(&diff, state)?;
+        let has_service =
+            state.systemd.shim.is_installed() || matches!(request, Request::ShimInstall(..));
         let asked = new.iter().map(|shim| async move {
             match preflight::parent_of(shim, self.plan, host, state) {
                 Ok(parent) => observe::shim_holders(&parent.name, shim, self.plan, host).await,
@@ -116,9 +119,10 @@ impl Context<'_> {
             answered: try_join_all(asked).await?.concat(),
             ..State::default()
         };
-        let main = new.iter().find(|shim| shim.env.is_none());
-        let taken = main.and_then(|shim| lan::shim_taken(self.plan, host, shim, &state));
-        taken.map_or(Ok(state.answered), |taken| Err(taken.into()))
+        let stops_all = new.iter().filter(|shim| shim.env.is_none() || has_service);
+        let taken = stops_all.filter_map(|shim| lan::shim_taken(self.plan, host, shim, &state));
+        none_of(taken.collect())?;
+        Ok(state.answered)
     }
 
     /// Whether an installed service keeps the shim by this file: by two files it would never be right.

@@ -27,6 +27,13 @@ pub(super) struct ServicePlan {
     pub(super) host: Host,
 }
 
+impl ServicePlan {
+    /// The names of the shims that the host has by it.
+    pub(super) fn shims(&self) -> impl Iterator<Item = String> {
+        self.plan.shims(&self.host).map(|shim| shim.name)
+    }
+}
+
 /// Why a file is not one that the service can keep.
 struct Refusal {
     /// In one sentence.

@@ -10,6 +10,7 @@ use crate::report::Report;
 use crate::system::netlink::Netlink;
 use crate::system::{Machine, cgroups, systemd};
 use futures_util::StreamExt as _;
+use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
@@ -74,12 +75,21 @@ struct ShimService<'a> {
 
 /// What a look at the links came to.
 enum Look {
-    /// So many steps were needed; now they are as planned.
-    AsPlanned(usize),
-    /// They, or some of them, cannot be made yet; so many steps were needed for the others.
-    Waiting(Diagnostic, usize),
+    /// So many steps were needed; now they are as planned, but for these shims on environments' own LANs.
+    AsPlanned(usize, Away),
+    /// They cannot be made yet.
+    Waiting(Diagnostic),
     /// They could not be made.
     Failed(Error),
+}
+
+/// Shims on environments' own LANs that cannot be made now.
+#[derive(Default)]
+struct Away {
+    /// Of which environments the parent is not there, or down.
+    parents: BTreeSet<String>,
+    /// What keeps them from being there.
+    why: Vec<Diagnostic>,
 }
 
 /// What is done about a file that was read again.
@@ -149,13 +159,10 @@ impl ShimService<'_> {
         };
         self.report
             .note("the file is right again; the shim is kept by it");
-        let one_goes = self.kept.as_ref().is_some_and(|kept| {
-            let mut had = kept.plan.shim_names();
-            had.any(|name| !next.plan.shim_names().any(|next| next == name))
-        });
-        if one_goes {
-            self.remove_links(machine).await?;
-        }
+        let stay: Vec<String> = next.shims().collect();
+        let kept = self.kept.iter().flat_map(ServicePlan::shims);
+        let gone: Vec<String> = kept.filter(|name| !stay.contains(name)).collect();
+        self.remove_links(&gone, machine).await?;
         self.kept = Some(next);
         Ok(Follow::Look)
     }
@@ -163,14 +170,14 @@ impl ShimService<'_> {
     /// Looks at the links and makes them as planned.
     async fn look(&self, machine: &Machine) -> Look {
         let Some(ServicePlan { plan, host }) = &self.kept else {
-            return Look::Waiting(self.source.missing(), 0);
+            return Look::Waiting(self.source.missing());
         };
         let state = match observe::links(&machine.netlink).await {
             Ok(state) => state,
             Err(error) => return Look::Failed(error),
         };
         if let Err(missing) = preflight::parent_there(plan, host, &state) {
-            return Look::Waiting(missing, 0);
+            return Look::Waiting(missing);
         }
         let request = Request::ShimRun(host, self.parent_links);
         let diff = match diff::diff(&request, plan, &state) {
@@ -178,26 +185,31 @@ impl ShimService<'_> {
             Err(error) => return Look::Failed(error),
         };
         match self.apply(&diff, machine).await {
-            Ok(()) => match diff.errors.into_iter().next() {
-                Some(missing) => Look::Waiting(missing, diff.steps.len()),
-                None => Look::AsPlanned(diff.steps.len()),
-            },
+            Ok(()) => {
+                let away = Away {
+                    parents: preflight::envs_without_parent(plan, host, &state),
+                    why: diff.errors,
+                };
+                Look::AsPlanned(diff.steps.len(), away)
+            }
             Err(error) => Look::Failed(error),
         }
     }
 
     async fn release(&self, machine: &Machine) -> Result<ExitStatus, Error> {
         systemd::status("removing the links");
-        self.remove_links(machine).await?;
+        let kept = self.kept.iter().flat_map(ServicePlan::shims);
+        let links: Vec<String> = kept.chain(self.parent_links.iter().cloned()).collect();
+        self.remove_links(&links, machine).await?;
         Ok(ExitStatus::Done)
     }
 
-    async fn remove_links(&self, machine: &Machine) -> Result<(), Error> {
+    async fn remove_links(&self, links: &[String], machine: &Machine) -> Result<(), Error> {
         let Some(ServicePlan { plan, .. }) = &self.kept else {
             return Ok(());
         };
         let state = observe::links(&machine.netlink).await?;
-        let request = Request::ShimRelease(self.parent_links);
+        let request = Request::ShimRelease(links);
         let diff = diff::diff(&request, plan, &state)?;
         self.apply(&diff, machine).await
     }
@@ -243,6 +255,8 @@ struct RepairState {
     absence: Option<Absence>,
     /// What was said last, so that nothing is said twice.
     said: Vec<Diagnostic>,
+    /// Shims on environments' own LANs that were away at the last look.
+    away: Away,
     /// Attempts that failed, one after another.
     failures: u32,
     pace: Pace,
@@ -277,6 +291,7 @@ impl RepairState {
             were_there: false,
             absence: Some(Absence::begun()),
             said: Vec::new(),
+            away: Away::default(),
             failures: 0,
             pace: Pace::default(),
         }
@@ -285,15 +300,14 @@ impl RepairState {
     /// Whether there must be another look without anything having changed, and how long to wait for the next one at least.
     fn after(&mut self, look: Look, service: &ShimService) -> (bool, Duration) {
         match look {
-            Look::AsPlanned(steps) => (false, self.as_planned(steps, service)),
-            Look::Waiting(Diagnostic { what, hint, .. }, steps) => {
+            Look::AsPlanned(steps, away) => (false, self.as_planned(steps, away, service)),
+            Look::Waiting(Diagnostic { what, hint, .. }) => {
                 self.are_absent();
-                let pause = self.pause_after(steps);
                 self.say(vec![Diagnostic::warning(
                     format!("waiting: {what}"),
                     hint.unwrap_or_default(),
                 )]);
-                (false, pause)
+                (false, Duration::ZERO)
             }
             Look::Failed(error) => {
                 self.are_absent();
@@ -308,12 +322,15 @@ impl RepairState {
         self.absence.get_or_insert_with(Absence::begun);
     }
 
-    fn as_planned(&mut self, steps: usize, service: &ShimService) -> Duration {
+    fn as_planned(&mut self, steps: usize, away: Away, service: &ShimService) -> Duration {
         self.failures = 0;
         let waited = !self.said.is_empty();
         self.said.clear();
         if let (Some(ServicePlan { plan, host }), false) = (&service.kept, self.were_there) {
-            for shim in plan.shims(host) {
+            let there = plan
+                .shims(host)
+                .filter(|shim| !shim.env.is_some_and(|env| away.parents.contains(&env.name)));
+            for shim in there {
                 let (address, name) = (shim.address, shim.name);
                 self.report
                     .note(&format!("the shim is there: {address} on {name}"));
@@ -339,14 +356,34 @@ impl RepairState {
                     pause.as_secs()
                 ),
                 format!(
-                    "`ip monitor link address route` shows what; a network manager must be told to leave `{}` alone",
-                    plan.shim_name
+                    "`ip monitor link address route` shows what; a network manager must be told to leave {} alone",
+                    diff::named(plan.shim_names())
                 ),
             )]);
         }
         self.were_there = true;
         self.ready(Some(service.is_there()));
+        self.tell_of(away);
         pause
+    }
+
+    /// Says what keeps shims on environments' own LANs from being there, and which environments have theirs again.
+    fn tell_of(&mut self, away: Away) {
+        for env in self.away.parents.difference(&away.parents) {
+            self.report.warnings(&[Diagnostic::warning(
+                format!("the interfaces of the containers of environment `{env}` went with its parent"),
+                format!("start them again: `docker restart $(docker ps -q --filter label=homelab.environment={env})`"),
+            )]);
+        }
+        if self.away.why != away.why {
+            let why = away.why.iter().cloned();
+            let why: Vec<Diagnostic> = why.map(Diagnostic::into_warning).collect();
+            self.report.warnings(&why);
+        }
+        if let Some(first) = away.why.first() {
+            systemd::status(&format!("the shim is there, but: {}", first.what));
+        }
+        self.away = away;
     }
 
     /// How long to wait after a repair of so many steps.

@@ -174,7 +174,12 @@ pub(super) fn conflict(wanted: &WantedLink, state: &State) -> Option<Diagnostic>
         return Some(Diagnostic::error(
             format!("there is a link `{name}` that homelab did not make"),
             format!(
-                "remove it with `ip link del {name}`, and what makes it at boot (an older unit or script), or choose another name in `[shim]`"
+                "remove it with `ip link del {name}`, and what makes it at boot (an older unit or script), or choose another name {}",
+                if wanted.env.is_some() {
+                    "for the environment"
+                } else {
+                    "in `[shim]`"
+                }
             ),
         ));
     }

@@ -128,7 +128,7 @@ pub fn ready(plan: &Plan, host: &Host, env: &Env, state: &State) -> Result<(), E
         return Err(foreign_network(&name).into());
     }
     let parent = shim.parent.as_deref();
-    let differences = differences(plan, env, parent, network);
+    let differences = differences(plan, env, parent, (network, state));
     if differences.texts.is_empty() {
         return Ok(());
     }
@@ -268,15 +268,13 @@ fn sort_networks<'a>(
         };
         let attached = state.docker.attached(name);
         let differences = match planned {
-            None if all_go => Differences::unplanned(name, "homelab made it"),
-            None if plan.env(env).is_some() => {
-                Differences::unplanned(name, "this host is not on the LAN of its environment")
-            }
-            None => Differences::unplanned(name, "the plan has no such environment"),
-            Some(env) => differences(plan, env, target.parent_of(env), network),
+            Some(env) => differences(plan, env, target.parent_of(env), (network, state)),
+            None => Differences::unplanned(name, why_unplanned(plan, env, all_go)),
         };
         let older = planned.and_then(|env| older_shape(network, plan.gateway_of(env)));
-        if attached.is_empty() && !differences.texts.is_empty() {
+        // What could not be made anew now stays.
+        let can_be_made = planned.is_none_or(|env| target.parent_of(env).is_some());
+        if attached.is_empty() && !differences.texts.is_empty() && can_be_made {
             sorted.outdated.push((network, differences));
         } else if attached.is_empty()
             && let Some(older) = older
@@ -322,6 +320,16 @@ fn keep_lost<'a>(mut sorted: Sorted<'a>, state: &State, diff: &mut Diff) -> Sort
         }
     }
     sorted
+}
+
+fn why_unplanned(plan: &Plan, env: &str, all_go: bool) -> &'static str {
+    if all_go {
+        "homelab made it"
+    } else if plan.env(env).is_some() {
+        "this host is not on the LAN of its environment"
+    } else {
+        "the plan has no such environment"
+    }
 }
 
 /// What of a network is as older versions of homelab made it: the Engine gives out addresses of its environment's range, and
@@ -409,7 +417,12 @@ impl Differences {
 /// What of a network of ours is not as planned, so that planned containers would not work on it. Its pool may be any that
 /// contains the subnet: the order of the file must not force a network to be made anew. Nor must an upgrade of the Engine, so
 /// either parent will do.
-fn differences(plan: &Plan, env: &Env, parent: Option<&str>, network: &Network) -> Differences {
+fn differences(
+    plan: &Plan,
+    env: &Env,
+    parent: Option<&str>,
+    (network, state): (&Network, &State),
+) -> Differences {
     let (subnet, gateway) = (plan.subnet_of(env), plan.gateway_of(env));
     let mut all = Differences::default();
     let differs = |field: &str, found: Option<String>, planned: String| -> Difference {
@@ -421,9 +434,12 @@ fn differences(plan: &Plan, env: &Env, parent: Option<&str>, network: &Network) 
     }
     let found = network.parent.as_deref().unwrap_or("missing");
     // Where the planned one cannot be used now, nothing is said about it.
+    let stands_on = state.link(found).and_then(|link| link.parent.as_deref());
+    let may_be_a_link = found.starts_with(PARENT_LINK_PREFIX)
+        && (env.lan.is_none() || stands_on.is_none() || stands_on == parent);
     if let Some(parent) = parent
         && found != parent
-        && !found.starts_with(PARENT_LINK_PREFIX)
+        && !may_be_a_link
     {
         let parent = differs("parent", network.parent.clone(), parent.to_owned());
         all.add(parent);

@@ -4,6 +4,7 @@ use super::{Diff, lan, named};
 use crate::error::{Diagnostic, Error, none_of};
 use crate::plan::{Env, Host, Isolation, Plan, PlannedShim};
 use crate::state::{Api, Link, Network, State};
+use std::collections::BTreeSet;
 
 /// The interface that the shim and the networks stand on, when it is fit for that.
 ///
@@ -101,6 +102,22 @@ fn own_parent<'a>(shim: &PlannedShim, host: &Host, state: &'a State) -> Result<&
         return Err(Error::new(what, hint));
     };
     none_of(check_parent(link, host)).map(|()| link)
+}
+
+/// Whether the interface of a shim on an environment's own LAN is there and up. Less is asked than by [`parent_of`]: a cable may be
+/// out for a moment.
+pub(super) fn is_parent_there(shim: &PlannedShim, state: &State) -> bool {
+    let parent = shim.parent.and_then(|parent| state.link(parent));
+    parent.is_some_and(|parent| parent.up)
+}
+
+/// The environments whose own LANs this host has no interface on now.
+pub fn envs_without_parent(plan: &Plan, host: &Host, state: &State) -> BTreeSet<String> {
+    let away = plan
+        .own_shims(host)
+        .filter(|shim| !is_parent_there(shim, state));
+    away.filter_map(|shim| Some(shim.env?.name.clone()))
+        .collect()
 }
 
 /// That the interface of a shim on an environment's own LAN is not there yet, or down.

@@ -37,7 +37,11 @@ pub(super) fn make_links<'a>(
         if !is_active {
             after.extend(delete(diff, removed));
         }
-        let kept = shim_service::reconcile(target, links, state, diff, &after);
+        // It would put back what is deleted, by the plan that it read.
+        let has_former = obsolete
+            .iter()
+            .any(|link| !link.name.starts_with(PARENT_LINK_PREFIX));
+        let kept = shim_service::reconcile(target, links, has_former, state, diff, &after);
         if is_active {
             delete(diff, &kept);
         }
@@ -220,11 +224,9 @@ pub fn reconcile(
     parent_links: &[String],
     state: &State,
 ) -> Result<Diff, Error> {
+    let own = plan.own_shims(host);
     let (there, away): (Vec<PlannedShim>, Vec<PlannedShim>) =
-        plan.own_shims(host).partition(|shim| {
-            let parent = shim.parent.and_then(|parent| state.link(parent));
-            parent.is_some_and(|parent| parent.up)
-        });
+        own.partition(|shim| preflight::is_parent_there(shim, state));
     let target = Target {
         plan,
         host,
@@ -243,18 +245,17 @@ pub fn reconcile(
     Ok(diff)
 }
 
-/// What the unit does when it ends: the links that it kept go.
-pub fn release(plan: &Plan, parent_links: &[String], state: &State) -> Diff {
+/// What the unit does when it ends, or keeps links no more: these go.
+pub fn release(plan: &Plan, kept: &[String], state: &State) -> Diff {
     let mut diff = Diff::default();
-    let shims: Vec<String> = plan.shim_names().collect();
-    let kept = |name: &String| shims.contains(name) || parent_links.contains(name);
-    for link in state
-        .links
-        .iter()
-        .filter(|link| links::is_made_by_us(plan, link) && kept(&link.name))
-    {
+    let links = state.links.iter();
+    for link in links.filter(|link| links::is_made_by_us(plan, link) && kept.contains(&link.name)) {
         let name = link.name.clone();
-        diff.push(LinkAction::Delete { name }, "the service ends", &[]);
+        diff.push(
+            LinkAction::Delete { name },
+            "the service keeps it no more",
+            &[],
+        );
     }
     diff
 }

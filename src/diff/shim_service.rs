@@ -147,10 +147,11 @@ pub(super) fn other_program(unit: Option<ShimUnit>, state: &State) -> Option<Dia
     })
 }
 
-/// What an installed unit needs so that it keeps `links` alive. Returns the steps after which they are as planned.
+/// What an installed unit needs so that it keeps `links` alive, and no former one if it `has_former` ones. Returns the steps after which they are as planned.
 pub(super) fn reconcile(
     target: &Target,
     links: &[WantedLink],
+    has_former: bool,
     state: &State,
     diff: &mut Diff,
     after: &[StepId],
@@ -184,7 +185,7 @@ pub(super) fn reconcile(
     if service.active {
         diff.differences.extend(differences);
     }
-    run(service, changed || differs, &ready, diff)
+    run(service, changed || differs || has_former, &ready, diff)
 }
 
 /// That the program of an installed unit cannot be run, where its file is to name another one.

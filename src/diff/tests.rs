@@ -198,7 +198,10 @@ fn carry_out(plan: &Plan, step: &Step, state: &mut State) {
     if let Action::Unit(UnitAction::Stop { name } | UnitAction::Restart { name }) = &step.action
         && shim(name)
     {
-        let links = parent_links(state);
+        let links: Vec<String> = parent_links(state)
+            .into_iter()
+            .chain(plan.shim_names())
+            .collect();
         let released = diff(&Request::ShimRelease(&links), plan, state);
         for step in released.unwrap_or_default().steps {
             let Action::Link(LinkAction::Delete { name }) = step.action else {

@@ -103,8 +103,9 @@ impl Plan {
         let services = services.filter(|_| self.isolation == Isolation::Enforced);
         services
             .flat_map(|service| {
-                let words = |bypass: Bypass| bypass.words(&service.name);
-                service.unmeant_bypasses().map(words)
+                let found: Vec<Bypass> = service.unmeant_bypasses().collect();
+                let words = found.iter().map(|bypass| bypass.words(service, &found));
+                words.collect::<Vec<_>>()
             })
             .map(|(what, hint)| Diagnostic::warning(what, hint))
             .collect()

@@ -82,6 +82,11 @@ fn the_engine_is_asked_once(suite: &str) {
     assert_eq!(count(&up, "GET /info"), 1, "{up:?}");
     let mut nothing = asked("env-up --env prod");
     nothing.sort();
+    // The slice of what does not run is in no list: the one service that has done its work.
+    let is_of_one = |call: &String| call.starts_with("GET /containers/") && call.len() > 60;
+    let of_one = nothing.iter().filter(|call| is_of_one(call)).count();
+    assert_eq!(of_one, 1, "{nothing:?}");
+    nothing.retain(|call| !is_of_one(call));
     assert_eq!(
         nothing,
         [

@@ -3,8 +3,10 @@
 
 use crate::home::second_lan::INTERFACE;
 use crate::home::{Home, Host, SOON, Server, wait_for};
+use crate::shim::journal;
 use crate::{home_and_pi, lan, tests};
 use std::net::Ipv4Addr;
+use std::time::Instant;
 
 tests! {
     every engine:
@@ -131,16 +133,56 @@ fn an_environment_lives_on_a_lan_of_its_own(suite: &str) {
         pi.homelab(line).exits(0);
     }
     pi.sh("ip link del hs-iot");
-    wait_for("the shim", SOON, || {
-        pi.try_sh("ip route | grep -q 192.168.20.192/27").is_ok()
-    });
+    wait_for("the shim", SOON, || has_route(&pi));
+    the_service_goes_on_without_the_interface(&home, &pi);
+    // It may not ask the LAN, so it is not told of an address that somebody has.
+    camera.run("ip addr add 192.168.20.252/24 dev eth0");
+    let moved = PLAN.replace("192.168.20.254", "192.168.20.252");
+    pi.write("/etc/homelab/homelab.toml", &moved);
+    pi.homelab("network-up")
+        .exits(1)
+        .says("192.168.20.252, the address of this host's shim in environment `iot`");
+    pi.sh("ip addr show dev hs-iot | grep -q 192.168.20.254/32");
+    camera.run("ip addr del 192.168.20.252/24 dev eth0");
+    pi.homelab("network-up").exits(0);
+    pi.sh("ip addr show dev hs-iot | grep -q 192.168.20.252/32");
 
+    // What the plan has no more, the service does not put back.
     pi.homelab("env-down").exits(0);
+    let (begin, rest) = PLAN.split_once("[env.iot]").expect("a table");
+    let (_, rest) = rest.split_once("[services.whoami]").expect("a table");
+    let without = format!("{begin}[services.whoami]{rest}")
+        .replace(", iot = \"192.168.20.200\"", "")
+        .replace("address     = { iot = \"192.168.20.201\" }", "")
+        .replace("default_env = \"iot\"", "default_env = \"prod\"");
+    pi.write("/etc/homelab/homelab.toml", &without);
+    pi.homelab("network-up").exits(0);
+    pi.homelab("network-up").exits(0).says("nothing to do");
+    assert!(pi.try_sh("ip link show hs-iot").is_err());
     pi.homelab("env-down --env prod").exits(0);
     pi.homelab("network-down").exits(0);
     pi.homelab("shim uninstall").exits(0);
     pi.host.run(&format!("ip link del {INTERFACE}"));
     assert_eq!(pi.leftovers(), before);
+}
+
+fn has_route(pi: &Server) -> bool {
+    pi.try_sh("ip route | grep -q 192.168.20.192/27").is_ok()
+}
+
+/// The shim on the other LAN is there, also for Docker, and the one without an interface comes with that.
+fn the_service_goes_on_without_the_interface(home: &Home, pi: &Server) {
+    pi.host.run(&format!("ip link del {INTERFACE}"));
+    let begun = Instant::now();
+    pi.sh("systemctl restart homelab-shim.service");
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+    pi.sh("ip route | grep -q 192.168.1.192/27");
+    pi.sh("systemctl status homelab-shim.service | grep -q 'the shim is there, but: the parent `eth0.20`'");
+    home.plug_into_second_lan(&pi.host, "pi20", INTERFACE);
+    wait_for("the shim", SOON, || has_route(pi));
+    let log = journal(pi);
+    assert!(log.contains("label=homelab.environment=iot"), "{log}");
+    pi.homelab("env-up --force-recreate").exits(0);
 }
 
 fn another_way_is_seen(pi: &Server) {

@@ -85,16 +85,7 @@ fn read_seats(env: &EnvTable, hosts: &[PartialHost], problems: &mut Problems) ->
     let (Some(shim), Some(parent)) = (&env.shim, &env.parent) else {
         return Vec::new();
     };
-    let shims = match shim {
-        PerHost::Each(shims) => shims.clone(),
-        PerHost::One(shim) => match only_host(hosts) {
-            Some(host) => vec![(host.clone(), shim.clone())],
-            None => {
-                problems.push(no_only_host(shim.span(), shim.get_ref(), hosts));
-                Vec::new()
-            }
-        },
-    };
+    let shims = read_shims(shim, env, hosts, problems);
     if let PerHost::Each(parents) = parent {
         let is_there = |host: &Text| {
             shims
@@ -134,6 +125,35 @@ fn read_seats(env: &EnvTable, hosts: &[PartialHost], problems: &mut Problems) ->
         Some(PartialSeat { host, shim, parent })
     });
     seats.collect()
+}
+
+/// The addresses of shims, by host.
+fn read_shims(
+    shim: &PerHost,
+    env: &EnvTable,
+    hosts: &[PartialHost],
+    problems: &mut Problems,
+) -> Vec<(Text, Text)> {
+    match shim {
+        PerHost::Each(shims) => {
+            if shims.is_empty() {
+                let what = format!(
+                    "environment `{}` has no host on its LAN",
+                    env.name.get_ref()
+                );
+                let hint = "name one in `shim`, like `shim = { HOST = \"ADDRESS\" }`";
+                problems.push(Diagnostic::error_at(env.name.span(), what).hint(hint));
+            }
+            shims.clone()
+        }
+        PerHost::One(shim) => match only_host(hosts) {
+            Some(host) => vec![(host.clone(), shim.clone())],
+            None => {
+                problems.push(no_only_host(shim.span(), shim.get_ref(), hosts));
+                Vec::new()
+            }
+        },
+    }
 }
 
 /// The host that is meant where none is named: the only one, else the primary one.

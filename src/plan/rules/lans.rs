@@ -117,7 +117,8 @@ pub(super) fn own_shims(env: &PartialEnv) -> impl Iterator<Item = Named<Ipv4Addr
     })
 }
 
-fn own_subnets<'a>(
+/// The environments with a LAN of their own, and the subnets of those.
+pub(super) fn own_subnets<'a>(
     builder: &'a PlanBuilder,
 ) -> impl Iterator<Item = (&'a PartialEnv, &'a Spanned<Ipv4Net>)> {
     let own = builder.envs.iter();
@@ -310,7 +311,7 @@ pub(super) fn hosts_of_lans_exist(builder: &PlanBuilder, problems: &mut Problems
                 continue;
             };
             let is_there = lan.seats.iter().any(|seat| seat.host.get_ref() == host);
-            if service.service.is_on_lan && !is_there {
+            if !is_there {
                 problems.push(
                     Diagnostic::error_at(
                         service.name.span(),

@@ -1,11 +1,11 @@
 //! What is allowed, but should be known.
 
 use super::env_ranges;
-use super::lans::main_machines;
+use super::lans::{main_machines, own_subnets};
 use super::services::dependencies;
 use crate::error::Diagnostic;
 use crate::plan::builder::PlanBuilder;
-use crate::plan::{Isolation, Problems, pool};
+use crate::plan::{Bypass, Isolation, Problems, pool};
 
 pub(super) fn hosts_in_dhcp(builder: &PlanBuilder, problems: &mut Problems) {
     let Some(dhcp) = &builder.dhcp else { return };
@@ -80,6 +80,36 @@ pub(super) fn dependencies_on_other_hosts(builder: &PlanBuilder, problems: &mut 
     }
 }
 
+/// Containers take the whole pool for on-link, so one that reaches into another environment's own LAN hides that from them.
+pub(super) fn pools_over_own_lans(builder: &PlanBuilder, problems: &mut Problems) {
+    let Some(net) = builder.subnet.as_ref().map(|subnet| *subnet.get_ref()) else {
+        return;
+    };
+    let here = env_ranges(builder).filter(|(env, ..)| env.lan.is_none());
+    for (index, (env, _, span)) in here.enumerate() {
+        let pool = u8::try_from(index).ok().and_then(|step| pool(net, step));
+        let Some(pool) = pool else { continue };
+        // One that overlaps with the LAN itself is an error.
+        let hidden = own_subnets(builder).find(|(_, own)| {
+            let own = own.get_ref();
+            pool.contains(own) && !net.contains(own)
+        });
+        let Some((other, own)) = hidden else { continue };
+        problems.push(
+            Diagnostic::warning_at(
+                span,
+                format!(
+                    "containers of environment `{}` will take all of {pool} for their LAN, that of environment `{}` too",
+                    env.name.get_ref(),
+                    other.name.get_ref()
+                ),
+            )
+            .context(own.span(), "this they do not reach")
+            .hint("each further environment on one LAN needs a pool one bit wider; put those that must reach it further up in the file"),
+        );
+    }
+}
+
 /// Services whose processes can undo the isolation, without their saying that this is meant.
 pub(super) fn ways_out_of_the_isolation(builder: &PlanBuilder, problems: &mut Problems) {
     if builder.isolation == Isolation::Off {
@@ -92,10 +122,11 @@ pub(super) fn ways_out_of_the_isolation(builder: &PlanBuilder, problems: &mut Pr
             let keys = merged
                 .find(|(other, _)| other == name)
                 .map(|(_, keys)| keys);
-            for bypass in service.service.unmeant_bypasses() {
+            let found: Vec<Bypass> = service.service.unmeant_bypasses().collect();
+            for bypass in &found {
                 let place = keys.and_then(|keys| keys.get(bypass.key));
                 let span = place.map_or_else(|| service.name.span(), |node| node.span.clone());
-                let (what, hint) = bypass.words(name);
+                let (what, hint) = bypass.words(&service.service, &found);
                 problems.push(Diagnostic::warning_at(span, what).hint(hint));
             }
         }

@@ -25,14 +25,30 @@ pub struct Bypass {
 }
 
 impl Bypass {
-    /// What it means for the isolation, of the service of that name, and what to do about it.
-    pub fn words(&self, service: &str) -> (String, String) {
+    /// What it means for the isolation of a service, which has all of these, and what to do about it.
+    pub fn words(&self, service: &Service, all: &[Self]) -> (String, String) {
         let Self {
-            name, has, so_that, ..
+            name: _,
+            key,
+            has,
+            so_that,
         } = self;
-        let what = format!("service `{service}` {has}: {so_that}, and so reach other environments");
+        let Service { name, env, .. } = service;
+        let what = format!(
+            "service `{name}` of environment `{env}` {has}: {so_that}, and so reach other environments"
+        );
+        let accepted = service.accepted_bypasses.iter().map(String::as_str);
+        let names: BTreeSet<&str> = accepted.chain(all.iter().map(|one| one.name)).collect();
+        let names: Vec<String> = names.iter().map(|one| format!("\"{one}\"")).collect();
+        let is_writable = WRITABLE.iter().any(|(_, row, _)| row == &self.name);
+        let other = if *key == "volumes" && is_writable {
+            ", mount it read-only"
+        } else {
+            ""
+        };
         let hint = format!(
-            "take that away, or say that it is meant: `isolation_bypass = [\"{name}\"]` in `[services.{service}]`"
+            "take that away{other}, or say that it is meant: `isolation_bypass = [{}]` in `[env.{env}.services.{name}]`",
+            names.join(", ")
         );
         (what, hint)
     }
@@ -154,10 +170,28 @@ const WRITABLE: [(&str, &str, &str); 12] = [
     ("/var/spool/cron", "host-files", ROOT),
 ];
 
+/// Files below those folders that many containers are given, and by which nobody becomes anybody.
+const HARMLESS: [&str; 14] = [
+    "/etc/localtime",
+    "/etc/timezone",
+    "/etc/hostname",
+    "/etc/hosts",
+    "/etc/machine-id",
+    "/etc/resolv.conf",
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/loadavg",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/proc/uptime",
+    "/proc/version",
+    "/run/systemd/resolve",
+];
+
 const ROOT: &str = "it can write what this host runs as root";
 
 /// Devices by which a process reads and writes what no mount gives it.
-const DEVICES: [(&str, &str, &str); 12] = [
+const DEVICES: [(&str, &str, &str); 17] = [
     ("/dev/mem", "host-memory", MEMORY),
     ("/dev/kmem", "host-memory", MEMORY),
     ("/dev/port", "host-memory", MEMORY),
@@ -170,6 +204,11 @@ const DEVICES: [(&str, &str, &str); 12] = [
     ("/dev/dm-", "host-disks", DISKS),
     ("/dev/mapper", "host-disks", DISKS),
     ("/dev/loop", "host-disks", DISKS),
+    ("/dev/disk", "host-disks", DISKS),
+    ("/dev/sg", "host-disks", DISKS),
+    ("/dev/xvd", "host-disks", DISKS),
+    ("/dev/zd", "host-disks", DISKS),
+    ("/dev/bcache", "host-disks", DISKS),
 ];
 
 const MEMORY: &str = "it can read and write the memory of this host";
@@ -275,19 +314,18 @@ impl Service {
 
     fn by_devices(&self) -> Vec<Bypass> {
         let devices = self.devices.iter();
-        let found = devices.filter_map(|device| {
+        let found = devices.flat_map(|device| {
             let path = cleaned(Path::new(&device.source));
-            let text = path.to_string_lossy();
-            let mut rows = DEVICES.iter();
-            let (_, name, so_that) =
-                rows.find(|(begin, ..)| text.starts_with(begin) || text == "/dev")?;
-            let has = format!("has the device `{text}`");
-            Some(Bypass {
+            let text = path.to_string_lossy().into_owned();
+            let rows = DEVICES.iter();
+            let open = rows.filter(|(begin, ..)| text.starts_with(begin) || text == "/dev");
+            let bypasses = open.map(|(_, name, so_that)| Bypass {
                 name,
                 key: "devices",
-                has,
+                has: format!("has the device `{text}`"),
                 so_that,
-            })
+            });
+            bypasses.collect::<Vec<_>>()
         });
         found.collect()
     }
@@ -295,14 +333,18 @@ impl Service {
     fn by_mounts(&self) -> Vec<Bypass> {
         let mut found = Vec::new();
         for volume in &self.volumes {
-            let Some(path) = volume.host_path() else {
+            let Some(path) = volume.host_path().map(cleaned) else {
                 continue;
             };
-            let path = cleaned(path);
+            if HARMLESS.iter().any(|harmless| path.starts_with(harmless)) {
+                continue;
+            }
+            let is_socket = path.file_name().is_some_and(|name| name == "docker.sock");
             let writable = WRITABLE.iter().filter(|_| !volume.is_read_only());
             let rows = SOCKETS.iter().chain(&READABLE).chain(writable);
-            let open = rows.filter(|(guarded, ..)| {
-                path.starts_with(guarded) || Path::new(guarded).starts_with(&path)
+            let open = rows.filter(|(guarded, name, _)| {
+                let is_part = path.starts_with(guarded) || Path::new(guarded).starts_with(&path);
+                is_part || (is_socket && *name == "engine")
             });
             found.extend(open.map(|(_, name, so_that)| Bypass {
                 name,

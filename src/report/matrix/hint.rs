@@ -211,6 +211,12 @@ fn to_gateway(gateway: &Node, matrix: &Matrix, cell: &Cell) -> String {
     let mut envs = matrix.from.iter().filter(is_there);
     let by_containers = envs.any(|env| matrix.reaches(env, &Role::Gateway));
     let by_host = matrix.reaches(&Role::Host, &Role::Gateway);
+    if let Some(env) = lan {
+        return format!(
+            "does the router of that LAN, {gateway}, run and answer pings? If it does: the `parent` in `[env.{env}]` must be the \
+             interface that is on it, and what that is plugged into must let several hardware addresses through"
+        );
+    }
     match (by_host, by_containers) {
         (true, false) => "this host reaches the router and no container does: what it is plugged into lets its own hardware \
              address through alone; allow promiscuous mode and MAC spoofing (forged transmits) for the port of a virtual \

@@ -14,7 +14,7 @@ fn of(keys: &str) -> Vec<&'static str> {
 }
 
 /// Keys of a service, and the names of the ways out that they are.
-const SETTINGS: [(&str, &[&str]); 49] = [
+const SETTINGS: [(&str, &[&str]); 55] = [
     ("privileged: true", &["privileged"]),
     ("cap_add: [ALL]", &["all-capabilities"]),
     ("cap_add: [SYS_ADMIN]", &["cap-sys-admin"]),
@@ -35,6 +35,9 @@ const SETTINGS: [(&str, &[&str]); 49] = [
     ("devices: [/dev/sda]", &["host-disks"]),
     ("devices: [\"/dev/nvme0n1:/dev/x:r\"]", &["host-disks"]),
     ("devices: [/dev/mem]", &["host-memory"]),
+    ("devices: [/dev/disk/by-id/x]", &["host-disks"]),
+    ("devices: [\"/dev:/dev\"]", &["host-memory", "host-disks"]),
+    ("volumes: [\"/run/user/1000/docker.sock:/s\"]", &["engine"]),
     ("device_cgroup_rules: [\"b 8:* rmw\"]", &["device-rules"]),
     ("device_cgroup_rules: [\"a *:* rwm\"]", &["device-rules"]),
     ("volumes: [\"/var/run/docker.sock:/s:ro\"]", &["engine"]),
@@ -65,6 +68,9 @@ const SETTINGS: [(&str, &[&str]); 49] = [
     ("volumes: [/dev:/dev]", &["host-shm"]),
     // Nothing that Docker's defaults do not have.
     ("cap_add: [CHOWN, SYS_TIME, SYS_NICE, IPC_LOCK]", &[]),
+    ("volumes: [\"/etc/localtime:/etc/localtime\"]", &[]),
+    ("volumes: [\"/proc/stat:/stat:ro\"]", &[]),
+    ("volumes: [\"/run/systemd/resolve/resolv.conf:/r:ro\"]", &[]),
     ("uts: host", &[]),
     ("cgroup: host", &[]),
     ("userns_mode: host", &[]),
