@@ -92,7 +92,7 @@ fn verify_proves_what_is_and_finds_what_is_wrong(suite: &str) {
     pi.homelab("verify")
         .exits(3)
         .says("guest to whoami-preprod")
-        .says("remove it, or run it with `--cgroup-parent homelab-prod.slice`");
+        .says("remove it, or run it with `--cgroup-parent 'homelab-prod.slice'`");
     pi.sh("docker rm -f guest");
     // One of preproduction that is plugged into production as well.
     pi.sh("docker run -d --name guest --network homelab-prod --ip 192.168.1.210 --cgroup-parent homelab-preprod.slice lab/web:1 sleep 600");
