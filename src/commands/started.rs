@@ -102,7 +102,7 @@ fn owners<'s>(env: &Env, containers: impl Iterator<Item = &'s Container>) -> Vec
 
 /// Tells the LAN where addresses are now: whoever knows them elsewhere, and switches, learn it at once.
 async fn announce(link: &str, owners: &[(Ipv4Addr, Mac)]) -> Result<(), Error> {
-    if arp::is_permitted() && !owners.is_empty() {
+    if arp::is_permitted() {
         arp::announce(link, owners).await?;
     }
     Ok(())

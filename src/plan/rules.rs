@@ -10,6 +10,7 @@ use super::{Problems, Range, pool};
 use crate::error::Diagnostic;
 use crate::input::homelab_toml::Config;
 use crate::input::problem::Span;
+use ipnet::Ipv4Net;
 use std::net::Ipv4Addr;
 use toml::Spanned;
 
@@ -244,15 +245,25 @@ fn environments_keep_out_of_dhcp(builder: &PlanBuilder, problems: &mut Problems)
     }
 }
 
+/// The pools of the environments on the LAN of `[network]`, each a bit wider than the one before; `None` where there is none left.
+fn pools<'a>(
+    builder: &'a PlanBuilder,
+    net: Ipv4Net,
+) -> impl Iterator<Item = (&'a PartialEnv, Span, Option<Ipv4Net>)> {
+    let here = env_ranges(builder).filter(|(env, ..)| env.lan.is_none());
+    here.enumerate().map(move |(index, (env, _, span))| {
+        let pool = u8::try_from(index).ok().and_then(|step| pool(net, step));
+        (env, span, pool)
+    })
+}
+
 fn pools_are_wide_enough(builder: &PlanBuilder, problems: &mut Problems) {
     let Some(net) = builder.subnet.as_ref().map(|subnet| *subnet.get_ref()) else {
         return;
     };
-    let here = env_ranges(builder).filter(|(env, ..)| env.lan.is_none());
-    for (index, (env, _, span)) in here.enumerate() {
+    for (env, span, pool) in pools(builder, net) {
         let name = env.name.get_ref();
-        let step = u8::try_from(index).unwrap_or(u8::MAX);
-        if pool(net, step).is_none() {
+        if pool.is_none() {
             problems.push(
                 Diagnostic::error_at(
                     span,

@@ -20,6 +20,7 @@ use crate::plan::naming::ENGINES_SLICE;
 use crate::state::{self, Api, ContainerExit, ContainerHealth};
 use bollard::Docker;
 use bollard::errors::Error as EngineError;
+use bollard::models::ContainerInspectResponse;
 use bollard::query_parameters::{
     ListContainersOptionsBuilder, ListNetworksOptions, ListVolumesOptions,
 };
@@ -117,17 +118,24 @@ impl Engine {
         Ok(volumes.into_iter().map(|volume| volume.name).collect())
     }
 
+    /// Everything about a container, by its id or name; `None` for one that is gone.
+    async fn found(&self, container: &str) -> Result<Option<ContainerInspectResponse>, Error> {
+        let what = format!("inspect container `{container}`");
+        match with_timeout(self.client.inspect_container(container, None)).await {
+            Err(EngineError::DockerResponseServerError {
+                status_code: 404, ..
+            }) => Ok(None),
+            result => Ok(Some(result.map_err(|error| engine_error(&what, &error))?)),
+        }
+    }
+
     /// The first process of a running container, in the PID namespace of this process.
     ///
     /// # Errors
     /// When the Engine fails; a container that is gone is no failure.
     pub async fn process(&self, id: &str) -> Result<Option<u32>, Error> {
-        let what = format!("inspect container `{id}`");
-        let container = match with_timeout(self.client.inspect_container(id, None)).await {
-            Err(EngineError::DockerResponseServerError {
-                status_code: 404, ..
-            }) => return Ok(None),
-            result => result.map_err(|error| engine_error(&what, &error))?,
+        let Some(container) = self.found(id).await? else {
+            return Ok(None);
         };
         let pid = container.state.and_then(|state| state.pid);
         Ok(pid
@@ -140,12 +148,8 @@ impl Engine {
     /// # Errors
     /// When the Engine fails.
     pub async fn slice_at_start(&self, id: &str) -> Result<Option<String>, Error> {
-        let what = format!("inspect container `{id}`");
-        let container = match with_timeout(self.client.inspect_container(id, None)).await {
-            Err(EngineError::DockerResponseServerError {
-                status_code: 404, ..
-            }) => return Ok(None),
-            result => result.map_err(|error| engine_error(&what, &error))?,
+        let Some(container) = self.found(id).await? else {
+            return Ok(None);
         };
         let parent = container.host_config.and_then(|host| host.cgroup_parent);
         let parent = parent.filter(|parent| !parent.is_empty());
@@ -157,12 +161,8 @@ impl Engine {
     /// # Errors
     /// When the Engine fails; a container that is gone is no failure.
     pub async fn health(&self, name: &str, now: SystemTime) -> Result<ContainerHealth, Error> {
-        let what = format!("inspect container `{name}`");
-        let container = match with_timeout(self.client.inspect_container(name, None)).await {
-            Err(EngineError::DockerResponseServerError {
-                status_code: 404, ..
-            }) => return Ok(ContainerHealth::default()),
-            result => result.map_err(|error| engine_error(&what, &error))?,
+        let Some(container) = self.found(name).await? else {
+            return Ok(ContainerHealth::default());
         };
         let state = container.state.unwrap_or_default();
         let started = state.started_at.filter(|_| state.running == Some(true));
@@ -182,10 +182,7 @@ impl Engine {
     /// # Errors
     /// When the Engine fails.
     pub async fn exit(&self, name: &str) -> Result<Option<ContainerExit>, Error> {
-        let what = format!("inspect container `{name}`");
-        let container = with_timeout(self.client.inspect_container(name, None))
-            .await
-            .map_err(|error| engine_error(&what, &error))?;
+        let container = self.inspect(name).await?;
         let restarts = container.restart_count.unwrap_or(0);
         let state = container.state.unwrap_or_default();
         let exit_code = state.exit_code.unwrap_or(0);

@@ -1,11 +1,11 @@
 //! What is allowed, but should be known.
 
-use super::env_ranges;
 use super::lans::{main_machines, own_subnets};
 use super::services::dependencies;
+use super::{env_ranges, pools};
 use crate::error::Diagnostic;
 use crate::plan::builder::PlanBuilder;
-use crate::plan::{Bypass, Isolation, Problems, pool};
+use crate::plan::{Bypass, Isolation, Problems};
 
 pub(super) fn hosts_in_dhcp(builder: &PlanBuilder, problems: &mut Problems) {
     let Some(dhcp) = &builder.dhcp else { return };
@@ -85,9 +85,7 @@ pub(super) fn pools_over_own_lans(builder: &PlanBuilder, problems: &mut Problems
     let Some(net) = builder.subnet.as_ref().map(|subnet| *subnet.get_ref()) else {
         return;
     };
-    let here = env_ranges(builder).filter(|(env, ..)| env.lan.is_none());
-    for (index, (env, _, span)) in here.enumerate() {
-        let pool = u8::try_from(index).ok().and_then(|step| pool(net, step));
+    for (env, span, pool) in pools(builder, net) {
         let Some(pool) = pool else { continue };
         // One that overlaps with the LAN itself is an error.
         let hidden = own_subnets(builder).find(|(_, own)| {
@@ -141,11 +139,8 @@ pub(super) fn pools_beyond_private_addresses(builder: &PlanBuilder, problems: &m
     if !net.network().is_private() {
         return;
     }
-    let here = env_ranges(builder).filter(|(env, ..)| env.lan.is_none());
-    for (index, (env, _, span)) in here.enumerate() {
-        let Some(pool) = u8::try_from(index).ok().and_then(|step| pool(net, step)) else {
-            continue;
-        };
+    for (env, span, pool) in pools(builder, net) {
+        let Some(pool) = pool else { continue };
         if !pool.network().is_private() || !pool.broadcast().is_private() {
             problems.push(
                 Diagnostic::warning_at(

@@ -102,7 +102,8 @@ impl Engine {
         Ok(ends && state.running == Some(false) && state.exit_code == Some(0))
     }
 
-    async fn inspect(&self, name: &str) -> Result<ContainerInspectResponse, Error> {
+    /// Everything about a container that must be there.
+    pub(super) async fn inspect(&self, name: &str) -> Result<ContainerInspectResponse, Error> {
         let what = format!("inspect container `{name}`");
         with_timeout(self.client.inspect_container(name, None))
             .await
