@@ -2,7 +2,7 @@
 
 use super::difference::{Difference, Object};
 use super::step::LinkAction;
-use super::{Diff, StepId};
+use super::{Diff, StepId, preflight};
 use crate::error::{Diagnostic, Error, none_of};
 use crate::plan::naming::{
     PARENT_LINK_PREFIX, mac_of, parent_link_alias, parent_link_mac, shim_alias,
@@ -26,7 +26,30 @@ pub(super) struct Target<'a> {
     pub unit: Option<ShimUnit<'a>>,
 }
 
-impl Target<'_> {
+impl<'a> Target<'a> {
+    /// What is wanted of a host on whose LAN that parent is, and a diff with what keeps shims on environments' own LANs from being made.
+    pub(super) fn on(
+        plan: &'a Plan,
+        host: &'a Host,
+        parent: &'a Link,
+        unit: Option<ShimUnit<'a>>,
+        state: &State,
+    ) -> (Self, Diff) {
+        let (own, in_the_way) = preflight::own_shims(plan, host, state);
+        let target = Self {
+            plan,
+            host,
+            parent: &parent.name,
+            own,
+            unit,
+        };
+        let diff = Diff {
+            errors: in_the_way,
+            ..Diff::default()
+        };
+        (target, diff)
+    }
+
     /// The interface that an environment's network stands on, as a rule; `None` where that is not fit or not planned.
     pub(super) fn parent_of(&self, env: &Env) -> Option<&str> {
         if env.lan.is_none() {

@@ -39,20 +39,9 @@ pub fn up(plan: &Plan, host: &Host, unit: Option<ShimUnit>, state: &State) -> Re
             return Err(error);
         }
     };
-    let (own, in_the_way) = preflight::own_shims(plan, host, state);
-    let target = Target {
-        plan,
-        host,
-        parent: &parent.name,
-        own,
-        unit,
-    };
+    let (target, diff) = Target::on(plan, host, parent, unit, state);
     shim_service::check_whole(&target, state)?;
     let wanted: Vec<&Env> = plan.envs_of(host).collect();
-    let diff = Diff {
-        errors: in_the_way,
-        ..Diff::default()
-    };
     converge(&target, Some(&wanted), state, diff)
 }
 

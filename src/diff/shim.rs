@@ -134,19 +134,8 @@ fn links_in_use(target: &Target, state: &State, diff: &mut Diff) -> Result<Vec<W
 /// Everything that stands in the way; nothing has been changed.
 pub fn up(plan: &Plan, host: &Host, unit: Option<ShimUnit>, state: &State) -> Result<Diff, Error> {
     let parent = preflight::parent(plan, host, state)?;
-    let (own, in_the_way) = preflight::own_shims(plan, host, state);
-    let target = Target {
-        plan,
-        host,
-        parent: &parent.name,
-        own,
-        unit,
-    };
+    let (target, mut diff) = Target::on(plan, host, parent, unit, state);
     shim_service::check_whole(&target, state)?;
-    let mut diff = Diff {
-        errors: in_the_way,
-        ..Diff::default()
-    };
     let links = links_in_use(&target, state, &mut diff)?;
     let parents = links.iter().filter(|link| link.is_parent());
     let kept = parents.map(|link| link.name.as_str()).collect();
@@ -180,18 +169,7 @@ pub fn down(plan: &Plan, state: &State) -> Diff {
 pub fn install(plan: &Plan, host: &Host, unit: &ShimUnit, state: &State) -> Result<Diff, Error> {
     let parent = preflight::parent(plan, host, state)?;
     preflight::systemd(state)?;
-    let (own, in_the_way) = preflight::own_shims(plan, host, state);
-    let target = Target {
-        plan,
-        host,
-        parent: &parent.name,
-        own,
-        unit: Some(*unit),
-    };
-    let mut diff = Diff {
-        errors: in_the_way,
-        ..Diff::default()
-    };
+    let (target, mut diff) = Target::on(plan, host, parent, Some(*unit), state);
     let links = links_in_use(&target, state, &mut diff)?;
     shim_service::install(plan, unit, &links, state, diff)
 }
