@@ -103,7 +103,7 @@ pub struct Link {
     pub bridge: Option<String>,
     /// Its IPv4 addresses.
     pub addresses: Vec<Ipv4Net>,
-    /// When it had its first address, of those that it has, in hundredths of a second since the boot.
+    /// When it had its first address, of those that it has, IPv6 ones too, in hundredths of a second since the boot.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub addressed: Option<u64>,
     /// `net.ipv4.conf.NAME.arp_filter`.

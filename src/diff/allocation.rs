@@ -117,9 +117,8 @@ mod tests {
         home.push_str("[hosts.b]\naddress = '192.168.1.12'\nshim = '192.168.1.252'\n");
         for (host, need) in ["pi", "a", "b"].iter().zip(needs) {
             for count in 0..need {
-                home.push_str(&format!(
-                    "[services.{host}-{count}]\nimage = 'web'\nhost = '{host}'\n"
-                ));
+                home += &["[services.", host, "-", &count.to_string()].concat();
+                home += &["]\nimage = 'web'\nhost = '", host, "'\n"].concat();
             }
         }
         PlanFiles::new(home).plan()
@@ -137,7 +136,9 @@ mod tests {
         let mut homes = 0;
         for needs in fitting {
             let plan = home_of_three(needs);
-            let env = plan.env("prod").expect("planned");
+            let Some(env) = plan.env("prod") else {
+                unreachable!("planned above");
+            };
             let mut chosen = BTreeSet::new();
             for (host, need) in plan.hosts.iter().zip(needs) {
                 let order = order(&plan, env, host);

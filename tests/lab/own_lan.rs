@@ -12,6 +12,7 @@ tests! {
     every engine:
         an_environment_lives_on_a_lan_of_its_own;
     one engine:
+        a_network_there_is_not_removed_while_its_driver_may_have_lost_it
 }
 
 const PLAN: &str = r#"
@@ -205,4 +206,25 @@ fn the_interface_comes_and_goes(home: &Home, pi: &Server) {
     home.plug_into_second_lan(&pi.host, "pi20", INTERFACE);
     pi.homelab("network-up").exits(0);
     pi.homelab("env-up --force-recreate").exits(0);
+}
+
+/// The interface has no IPv4 address that tells since when it is there; its IPv6 one does.
+fn a_network_there_is_not_removed_while_its_driver_may_have_lost_it(suite: &str) {
+    let (home, mut pi) = home_and_pi(suite);
+    home.second_lan();
+    home.plug_into_second_lan(&pi.host, "pi20", INTERFACE);
+    pi.write("/etc/homelab/homelab.toml", PLAN);
+    pi.homelab("network-up").exits(0);
+    pi.power_off();
+    pi.host.run(&format!("ip link del {INTERFACE}"));
+    pi.boot();
+    home.plug_into_second_lan(&pi.host, "pi20", INTERFACE);
+    let addresses = format!("ip -o addr show dev {INTERFACE} | grep inet6");
+    wait_for("an address", SOON, || pi.try_sh(&addresses).is_ok());
+    pi.homelab("network-down")
+        .exits(1)
+        .says("network `homelab-iot` stands on `eth0.20`, which came after Docker was started");
+    pi.sh("systemctl restart docker");
+    pi.wait_for_docker();
+    pi.homelab("network-down").exits(0);
 }

@@ -19,6 +19,14 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
+/// The addresses of a link.
+#[derive(Default)]
+struct Addresses {
+    ipv4: Vec<Ipv4Net>,
+    /// Since when it has the first of them, or an IPv6 one: a link that is up has one of its own (RFC 4291, section 2.5.6).
+    since: Option<u64>,
+}
+
 impl Netlink {
     /// All links with their IPv4 addresses, and the unicast IPv4 routes of the main table.
     ///
@@ -43,8 +51,8 @@ impl Netlink {
             .map(|message| {
                 let own = addresses.remove(&message.header.index).unwrap_or_default();
                 Link {
-                    addressed: own.iter().filter_map(|(_, since)| *since).min(),
-                    addresses: own.into_iter().map(|(net, _)| net).collect(),
+                    addressed: own.since,
+                    addresses: own.ipv4,
                     ..link_of(message, &names, &bridges)
                 }
             })
@@ -105,29 +113,26 @@ impl Netlink {
         Ok(messages.iter().map(name_of).collect())
     }
 
-    /// The addresses of each link, with the time since when it has them.
-    async fn addresses(&self) -> Result<BTreeMap<u32, Vec<(Ipv4Net, Option<u64>)>>, Error> {
+    /// The addresses of each link, by its number.
+    async fn addresses(&self) -> Result<BTreeMap<u32, Addresses>, Error> {
         let messages = dump(self.handle.address().get().execute(), "list the addresses").await?;
-        let mut all: BTreeMap<u32, Vec<(Ipv4Net, Option<u64>)>> = BTreeMap::new();
+        let mut all: BTreeMap<u32, Addresses> = BTreeMap::new();
         for message in messages {
-            // IFA_LOCAL is the own address; IFA_ADDRESS is the peer's on a point-to-point link.
-            let address = message
-                .attributes
-                .iter()
-                .find_map(|attribute| match attribute {
-                    AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
-                    _ => None,
-                });
-            if let Some(net) = address.and_then(|a| Ipv4Net::new(a, message.header.prefix_len).ok())
-            {
-                // `ifa_cacheinfo` of linux/if_addr.h: `cstamp` is when it came, in hundredths of a second since the boot.
-                let mut attributes = message.attributes.iter();
-                let since = attributes.find_map(|attribute| match attribute {
-                    AddressAttribute::CacheInfo(info) => Some(u64::from(info.cstamp)),
-                    _ => None,
-                });
-                let all = all.entry(message.header.index).or_default();
-                all.push((net, since));
+            let of_link = all.entry(message.header.index).or_default();
+            for attribute in message.attributes {
+                match attribute {
+                    // IFA_LOCAL is the own address; IFA_ADDRESS is the peer's on a point-to-point link.
+                    AddressAttribute::Local(IpAddr::V4(address)) => {
+                        let net = Ipv4Net::new(address, message.header.prefix_len).ok();
+                        of_link.ipv4.extend(net);
+                    }
+                    // `ifa_cacheinfo` of linux/if_addr.h: `cstamp` is when it came, in hundredths of a second since the boot.
+                    AddressAttribute::CacheInfo(info) => {
+                        let since = u64::from(info.cstamp);
+                        of_link.since = Some(of_link.since.map_or(since, |all| all.min(since)));
+                    }
+                    _ => {}
+                }
             }
         }
         Ok(all)
