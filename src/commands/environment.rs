@@ -58,17 +58,10 @@ impl Context<'_> {
             selection.pulls = PullPhase::Done;
         }
         let request = Request::EnvUp(&selection, &services);
-        let look = async |(machine, mut state): (Machine, State)| {
-            preflight::engine(&state)?;
-            observe::services(
-                &machine,
-                self.plan,
-                env,
-                &services,
-                Lan::Asked(host),
-                &mut state,
-            )
-            .await?;
+        let look = async |found: (Machine, State)| {
+            let looked =
+                self.look_at_services(found, &selection, &services, options.change.dry_run);
+            let (machine, state) = Box::pin(looked).await?;
             Ok((diff::diff(&request, self.plan, &state)?, machine))
         };
         let found = (machine.clone(), state);
@@ -80,6 +73,46 @@ impl Context<'_> {
             self.wait(&services, up.wait_timeout, &machine).await?;
         }
         Ok(status)
+    }
+
+    /// Looks at what services need, once the Engine has done what it was asked before: it ends a container although whoever
+    /// asked for that was killed or interrupted meanwhile.
+    async fn look_at_services(
+        &self,
+        (mut machine, mut state): (Machine, State),
+        selection: &Selection<'_>,
+        services: &[CompleteService],
+        dry_run: bool,
+    ) -> Result<(Machine, State), Error> {
+        let Selection {
+            plan, env, host, ..
+        } = *selection;
+        loop {
+            preflight::engine(&state)?;
+            let lan = Lan::Asked(host);
+            let looked = observe::services(&machine, plan, env, services, lan, &mut state);
+            let stopping = async {
+                match &machine.engine {
+                    Some(engine) => engine.stopping(&env.name).await,
+                    None => Ok(Vec::new()),
+                }
+            };
+            let ((), stopping) = tokio::try_join!(looked, stopping)?;
+            let Some(engine) = machine.engine.as_ref().filter(|_| !stopping.is_empty()) else {
+                return Ok((machine, state));
+            };
+            let names: Vec<String> = stopping.iter().map(|one| one.name.clone()).collect();
+            let names = diff::named(&names);
+            if dry_run {
+                self.report
+                    .note(&format!("Docker is just stopping {names}"));
+                return Ok((machine, state));
+            }
+            self.report
+                .note(&format!("waiting until Docker has stopped {names}"));
+            engine.wait_until_stopped(&stopping).await;
+            (machine, state) = observe::machine(plan).await?;
+        }
     }
 
     /// What is worth knowing about the Compose files of an environment.

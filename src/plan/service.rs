@@ -29,6 +29,7 @@ pub use networks::{Attachment, INTERFACE_NAME};
 pub use ports::PortBinding;
 pub(super) use reader::{ParsedService, read};
 pub(super) use values::parse_bytes;
+pub use values::signal_number;
 
 use super::address::Mac;
 use super::naming::{container_name, mac_of};

@@ -8,6 +8,7 @@ mod networks;
 mod read;
 mod ready;
 mod request;
+mod stops;
 #[cfg(test)]
 mod tests;
 mod transport;

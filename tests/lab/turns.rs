@@ -2,7 +2,7 @@
 
 use crate::home::{SOON, Server, wait_for};
 use crate::pool::borrow;
-use crate::{lan, tests};
+use crate::{PLAN, lan, tests};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::io::{BufRead as _, BufReader};
@@ -10,7 +10,8 @@ use std::process::{Child, Stdio};
 
 tests! {
     every engine:
-        commands_at_once_end_well;
+        commands_at_once_end_well
+        a_stop_that_nobody_waits_for_any_more_is_seen;
     one engine:
         the_second_waits_for_the_first_and_says_so
 }
@@ -126,4 +127,38 @@ fn the_second_waits_for_the_first_and_says_so(suite: &str) {
     });
     pi.homelab("env-up").exits(0);
     pi.homelab("status").exits(0);
+}
+
+/// As the first process of a container it does not end by a signal that it has no handler for.
+const STUBBORN: &str = r#"
+[services.stubborn]
+image             = "lab/web:1"
+command           = ["sleep", "600"]
+restart           = "always"
+stop_grace_period = "4s"
+"#;
+
+/// The Engine goes on stopping a container when homelab was killed meanwhile.
+fn a_stop_that_nobody_waits_for_any_more_is_seen(suite: &str) {
+    let loan = borrow(suite);
+    let (_home, pi) = loan.parts();
+    pi.write("/etc/homelab/homelab.toml", &format!("{PLAN}{STUBBORN}"));
+    pi.homelab("network-up").exits(0);
+    pi.homelab("env-up stubborn").exits(0);
+    let is_asked =
+        "docker events --since 60s --until 0s --filter event=kill | grep -q stubborn-preprod";
+    let mut down = start(pi, "env-down stubborn");
+    wait_for("the stop", SOON, || pi.try_sh(is_asked).is_ok());
+    pi.sh("kill -KILL $(pidof homelab)");
+    down.wait().expect("it ends");
+    pi.homelab("env-up stubborn --dry-run")
+        .says("Docker is just stopping `stubborn-preprod`");
+    pi.homelab("env-up stubborn")
+        .exits(0)
+        .says("waiting until Docker has stopped `stubborn-preprod`")
+        .says("started container stubborn-preprod");
+    // Another signal ends nothing, and is not waited for.
+    pi.sh("docker kill -s USR1 stubborn-preprod");
+    let again = pi.homelab("env-up stubborn").exits(0).says("nothing to do");
+    assert!(!again.stderr.contains("waiting"), "{}", again.stderr);
 }

@@ -90,7 +90,7 @@ const WRITES: [&str; 8] = [
 /// What of the adapters only asks, only tells others on the LAN, or takes back what asking left in the kernel's table of
 /// neighbours; all else that others may call changes the machine and stands in the
 /// list of system.rs.
-pub const ASKS: [&str; 43] = [
+pub const ASKS: [&str; 45] = [
     "engine_started",
     "program_fault",
     "slice_at_start",
@@ -130,6 +130,8 @@ pub const ASKS: [&str; 43] = [
     "logs",
     "wait_for",
     "wait_until_up",
+    "stopping",
+    "wait_until_stopped",
     "observe",
     "ready",
     "status",

@@ -2,7 +2,7 @@
 
 use super::reader::Reader;
 use super::resources::restart_policy;
-use super::values::{is_signal, parse_duration};
+use super::values::{parse_duration, signal_number};
 use super::{Dependency, DependencyCondition, Restart, Service};
 use crate::error::Diagnostic;
 use crate::input::fields::{Fields, Named};
@@ -21,7 +21,7 @@ impl Reader<'_, '_> {
         let policy = restart_policy(self.fields, self.problems);
         service.restart = policy.or(restart).unwrap_or_default();
         service.stop_signal = self.text("stop_signal").map(|(text, span)| {
-            if !is_signal(&text) {
+            if signal_number(&text).is_none() {
                 let what = format!("`{text}` is not a signal");
                 self.wrong(
                     &span,

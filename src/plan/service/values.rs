@@ -100,14 +100,33 @@ pub(super) fn is_host_name(name: &str) -> bool {
             .all(|label| is_dns_label(&label.to_lowercase().replace('_', "-")))
 }
 
-/// Whether it is a signal of signal(7), by number or by name, with or without `SIG`.
-pub(super) fn is_signal(text: &str) -> bool {
+/// The numbers of the signals that are left to programs, as Docker counts them: those of the kernel without the two of glibc.
+const REAL_TIME_SIGNALS: [u8; 2] = [34, 64];
+
+/// The number of a signal of signal(7), which stands there by number or by name, with or without `SIG`.
+pub fn signal_number(text: &str) -> Option<u8> {
     let upper = text.to_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    let number = name.parse::<u8>();
-    let is_number = number.is_ok_and(|number| (1..=64).contains(&number));
-    let is_real_time = name.starts_with("RTMIN") || name.starts_with("RTMAX");
-    is_number || is_real_time || format!("SIG{name}").parse::<Signal>().is_ok()
+    let [first, last] = REAL_TIME_SIGNALS;
+    let distance = |text: &str, sign| match text.strip_prefix(sign) {
+        Some(distance) => distance.parse::<u8>().ok(),
+        None => text.is_empty().then_some(0),
+    };
+    if let Some(above) = name.strip_prefix("RTMIN") {
+        let number = first.checked_add(distance(above, '+')?)?;
+        return (number <= last).then_some(number);
+    }
+    if let Some(below) = name.strip_prefix("RTMAX") {
+        let number = last.checked_sub(distance(below, '-')?)?;
+        return (number >= first).then_some(number);
+    }
+    match name.parse::<u8>() {
+        Ok(number) => (1..=last).contains(&number).then_some(number),
+        Err(_) => {
+            let signal = format!("SIG{name}").parse::<Signal>().ok()?;
+            u8::try_from(signal as i32).ok()
+        }
+    }
 }
 
 /// The name of a capability without its prefix, in capitals.
@@ -234,19 +253,32 @@ mod tests {
 
     #[test]
     fn signals_are_those_of_the_kernel() {
-        for signal in [
-            "SIGINT",
-            "int",
-            "9",
-            "USR1",
-            "SIGRTMIN+3",
-            "STKFLT",
-            "WINCH",
+        for (signal, number) in [
+            ("SIGTERM", 15),
+            ("int", 2),
+            ("9", 9),
+            ("USR1", 10),
+            ("SIGRTMIN+3", 37),
+            ("rtmin", 34),
+            ("RTMAX-14", 50),
+            ("SIGRTMAX", 64),
+            ("STKFLT", 16),
+            ("WINCH", 28),
         ] {
-            assert!(is_signal(signal), "{signal}");
+            assert_eq!(signal_number(signal), Some(number), "{signal}");
         }
-        for wrong in ["", "SIG", "0", "65", "STOPIT", "SIGSIGINT"] {
-            assert!(!is_signal(wrong), "{wrong}");
+        for wrong in [
+            "",
+            "SIG",
+            "0",
+            "65",
+            "STOPIT",
+            "SIGSIGINT",
+            "RTMIN+31",
+            "RTMIN3",
+            "RTMAX-31",
+        ] {
+            assert_eq!(signal_number(wrong), None, "{wrong}");
         }
     }
 }
