@@ -100,13 +100,24 @@ async fn engine(own: &[Ipv4Addr]) -> Result<Result<(Engine, Docker), Diagnostic>
         Ok(engine) => engine,
         Err(missing) => return Ok(Err(missing)),
     };
-    let (networks, mut containers) = tokio::try_join!(engine.networks(), engine.containers())?;
+    // What takes the Engine longest is asked at once where nothing else can tell it.
+    let nothing_tells = cgroups::slices_by_container().is_empty();
+    let driver = async {
+        if nothing_tells {
+            return engine.cgroup_driver().await.map(Some);
+        }
+        Ok(None)
+    };
+    let (networks, mut containers, driver) =
+        tokio::try_join!(engine.networks(), engine.containers(), driver)?;
     find_slices(&engine, &mut containers).await?;
     let running = containers.iter().filter(|c| c.state == "running");
-    let cgroup_driver = if cgroups::has_scope_of_running_engine(running.map(|c| c.id.as_str())) {
-        "systemd".to_owned()
-    } else {
-        engine.cgroup_driver().await?
+    let cgroup_driver = match driver {
+        Some(driver) => driver,
+        None if cgroups::has_scope_of_running_engine(running.map(|c| c.id.as_str())) => {
+            "systemd".to_owned()
+        }
+        None => engine.cgroup_driver().await?,
     };
     let docker = Docker {
         version: engine.version.clone(),
