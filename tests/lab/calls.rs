@@ -92,6 +92,8 @@ fn the_engine_is_asked_once(suite: &str) {
         [
             "GET /_ping",
             "GET /containers/json",
+            // Whether it is just stopping somebody.
+            "GET /events",
             "GET /images/json",
             "GET /networks",
             "GET /volumes"
