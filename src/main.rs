@@ -35,12 +35,13 @@ mod verify;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use cli::{Cli, Command, Shim};
+use cli::{Cli, Command, Global, PARENT_LINKS_VARIABLE, Run, Shim};
 use commands::Context;
 use commands::interrupt::Interrupt;
 use commands::load::PlanFile;
 use error::{Error, ExitStatus};
 use plan::Services;
+use plan::unit_files::{self, ShimUnit};
 use report::Report;
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -70,10 +71,34 @@ fn main() -> ExitCode {
 /// which is as wrong.
 fn parse() -> Cli {
     let words: Vec<OsString> = std::env::args_os().collect();
+    let links = std::env::var(PARENT_LINKS_VARIABLE).ok();
+    if let Some(cli) = of_unit(&words, links.as_deref()) {
+        return cli;
+    }
     Cli::try_parse_from(&words).unwrap_or_else(|error| {
         let words = words.iter().map(|word| word.to_string_lossy());
         let shown = words.map(|word| report::visible(&word).into_owned());
         Cli::try_parse_from(shown).err().unwrap_or(error).exit()
+    })
+}
+
+/// The command line of the shim's unit, which needs no parser: clap's takes a fifth of the memory that the service has, which is there
+/// always. `links` is the unit's variable.
+fn of_unit(words: &[OsString], links: Option<&str>) -> Option<Cli> {
+    let words: Option<Vec<&str>> = words.iter().map(|word| word.to_str()).collect();
+    let unit = ShimUnit::from_words(words?.into_iter())?;
+    let run = Run {
+        parent_links: unit_files::listed(links),
+    };
+    Some(Cli {
+        global: Global {
+            config: Some(unit.file.into()),
+            host: Some(unit.host.to_owned()),
+            json: false,
+            quiet: false,
+            verbose: false,
+        },
+        command: Command::Shim(Shim::Run(run)),
     })
 }
 
@@ -149,5 +174,35 @@ async fn dispatch(command: &Command, context: &Context<'_>) -> Result<ExitStatus
         Command::Shim(Shim::Uninstall(args)) => context.shim_uninstall(args).await,
         Command::Shim(Shim::Up(args)) => context.shim_up(args).await,
         Command::Shim(Shim::Down(args)) => context.shim_down(args).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_of_the_unit_is_what_clap_makes_of_it() {
+        let unit = ShimUnit {
+            program: "/usr/local/bin/homelab",
+            file: "/etc/homelab/homelab.toml",
+            host: "pi",
+        };
+        let text = unit_files::shim(&unit);
+        let line = text.lines().find_map(|l| l.strip_prefix("ExecStart="));
+        let words: Vec<OsString> = line
+            .unwrap_or_default()
+            .split(' ')
+            .map(Into::into)
+            .collect();
+        for links in [None, Some("hl-prod"), Some("hl-prod,hl-preprod")] {
+            let option = links.map(|links| ["--parent-links", links]);
+            let option = option.into_iter().flatten().map(OsString::from);
+            let parsed = Cli::try_parse_from(words.iter().cloned().chain(option));
+            let own = of_unit(&words, links);
+            assert_eq!(format!("{own:?}"), format!("{:?}", parsed.ok()));
+        }
+        let (_, shorter) = words.split_last().unwrap_or_else(|| unreachable!());
+        assert!(of_unit(shorter, None).is_none());
     }
 }

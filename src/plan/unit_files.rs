@@ -122,8 +122,12 @@ pub struct ShimUnit<'a> {
 impl<'a> ShimUnit<'a> {
     /// Reads the file of an installed unit; `None` when somebody wrote another command into it.
     pub fn parse(text: &'a str) -> Option<Self> {
-        let command = command(text)?;
-        let words: Vec<&str> = command.split(' ').collect();
+        Self::from_words(command(text)?.split(' '))
+    }
+
+    /// Reads the command of a unit, word by word; `None` for another one.
+    pub fn from_words(words: impl Iterator<Item = &'a str>) -> Option<Self> {
+        let words: Vec<&str> = words.collect();
         let [program, "--config", file, "--host", host, "shim", "run"] = words.as_slice() else {
             return None;
         };
@@ -238,8 +242,12 @@ pub fn installed_parent_links(text: Option<&str>) -> Vec<String> {
     // A line without an end was cut off.
     let mut lines = text.unwrap_or_default().split_inclusive('\n');
     let key = format!("Environment={PARENT_LINKS_VARIABLE}=");
-    let list = lines.find_map(|line| line.strip_prefix(&key)?.strip_suffix('\n'));
-    let names = list.into_iter().flat_map(|list| list.split(','));
+    listed(lines.find_map(|line| line.strip_prefix(&key)?.strip_suffix('\n')))
+}
+
+/// The parent links that the unit's variable names, if it has one.
+pub fn listed(variable: Option<&str>) -> Vec<String> {
+    let names = variable.into_iter().flat_map(|list| list.split(','));
     names.map(str::to_owned).collect()
 }
 
