@@ -379,9 +379,8 @@ pub fn removable(network: &Network, state: &State) -> Result<(), Diagnostic> {
     let (name, link) = (&network.name, &parent.name);
     Err(Diagnostic::error(
         format!(
-            "network `{name}` stands on `{link}`, which came after Docker was started: Docker {} may have lost it, and would not \
-             forget it when it is removed",
-            state.docker.version
+            "network `{name}` stands on `{link}`, which came after Docker was started: Docker before 27 may have lost it, and would not \
+             forget it when it is removed"
         ),
         "restart Docker first: `systemctl restart docker`; then run this again",
     ))

@@ -89,7 +89,6 @@ pub(super) fn new_networks(
 fn parent_in_use(env: &Env, parent: &str, state: &State) -> Diagnostic {
     let mut networks = state.docker.networks.iter();
     let other = networks.find(|network| network.parent.as_deref() == Some(parent));
-    let version = &state.docker.version;
     let (other, remove) = match other {
         Some(network) => (
             format!("`{}` stands on it", network.name),
@@ -102,7 +101,7 @@ fn parent_in_use(env: &Env, parent: &str, state: &State) -> Diagnostic {
     };
     Diagnostic::error(
         format!(
-            "the network of environment `{}` cannot stand on `{parent}`: Docker {version} takes one network for each parent, and {other}",
+            "the network of environment `{}` cannot stand on `{parent}`: Docker before 27 takes one network for each parent, and {other}",
             env.name
         ),
         format!(
