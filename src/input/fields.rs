@@ -5,7 +5,7 @@ use crate::error::Diagnostic;
 use crate::input::node::{Entry, Map, Node, Value};
 use crate::input::problem::{Problems, Span, nearest};
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use toml::Spanned;
 
 /// More keys than a person wants to read in a hint.
@@ -16,7 +16,7 @@ pub struct Fields<'a> {
     /// What leads to it, like `services.whoami.deploy`; empty for a whole file.
     pub path: String,
     map: Option<&'a Map>,
-    known: Vec<&'static str>,
+    known: BTreeSet<&'static str>,
     /// Where the paths of keys are kept that are misspelt or of a wrong type, so that nobody calls them missing; only of
     /// homelab.toml, where a string is a string and no key of one's own may stand.
     unreadable: Option<&'a RefCell<Vec<String>>>,
@@ -39,7 +39,7 @@ impl<'a> Fields<'a> {
         Self {
             path: path.into(),
             map,
-            known: Vec::new(),
+            known: BTreeSet::new(),
             unreadable: None,
         }
     }
@@ -73,9 +73,7 @@ impl<'a> Fields<'a> {
 
     /// The same with the place of the key.
     pub fn entry(&mut self, key: &'static str) -> Option<&'a Entry> {
-        if !self.known.contains(&key) {
-            self.known.push(key);
-        }
+        self.known.insert(key);
         let entry = self.map?.entry(key)?;
         (!entry.node.is_null()).then_some(entry)
     }
@@ -427,7 +425,7 @@ impl<'a> Fields<'a> {
     /// All keys that nobody asked for, as they stand; they count as asked for then.
     pub fn rest(&mut self) -> Map {
         let entries = self.map.take().into_iter().flat_map(|map| &map.0);
-        let rest = entries.filter(|entry| !self.known.contains(&entry.key.as_str()));
+        let rest = entries.filter(|entry| !self.known.contains(entry.key.as_str()));
         Map(rest.cloned().collect())
     }
 
@@ -441,7 +439,7 @@ impl<'a> Fields<'a> {
         for entry in self.map.into_iter().flat_map(|map| &map.0) {
             let key = entry.key.as_str();
             let is_own = key.starts_with("x-") && self.unreadable.is_none();
-            if self.known.contains(&key) || is_own {
+            if self.known.contains(key) || is_own {
                 continue;
             }
             let path = self.join(key);
@@ -463,8 +461,7 @@ impl<'a> Fields<'a> {
                             "the keys are those of a service in Compose; your own begin with `x-`",
                         ),
                         None => {
-                            let mut known = self.known.clone();
-                            known.sort_unstable();
+                            let known: Vec<&str> = self.known.iter().copied().collect();
                             problem.hint(format!("the keys here are `{}`", known.join("`, `")))
                         }
                     }

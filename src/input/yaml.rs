@@ -335,7 +335,7 @@ impl<'a> Places<'a> {
 
     fn byte(&self, character: usize) -> usize {
         let length = self.source.len();
-        if self.source.is_ascii() {
+        if self.bytes.is_empty() {
             return character.min(length);
         }
         self.bytes.get(character).copied().unwrap_or(length)
