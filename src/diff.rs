@@ -5,6 +5,7 @@ pub mod containers;
 pub mod difference;
 pub mod lan;
 mod links;
+pub mod net_raw;
 pub mod network;
 pub mod preflight;
 pub mod shim;

@@ -7,7 +7,7 @@ use crate::plan::{CompleteService, Env, Host, Plan, PlannedShim};
 use crate::state::{Answer, Container, ContainerHealth, Docker, State, Way};
 use crate::system::docker::Engine;
 use crate::system::netlink::Netlink;
-use crate::system::{Machine, arp, cgroups, systemd};
+use crate::system::{Machine, arp, can_have_net_raw, cgroups, systemd};
 use futures_util::future::try_join_all;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher as _, RandomState};
@@ -101,7 +101,7 @@ async fn engine(own: &[Ipv4Addr]) -> Result<Result<(Engine, Docker), Diagnostic>
         Err(missing) => return Ok(Err(missing)),
     };
     let (networks, mut containers) = tokio::try_join!(engine.networks(), engine.containers())?;
-    find_slices(&engine, &mut containers).await?;
+    look_at_processes(&engine, &mut containers).await?;
     let running = containers.iter().filter(|c| c.state == "running");
     let cgroup_driver = if cgroups::has_scope_of_running_engine(running.map(|c| c.id.as_str())) {
         "systemd".to_owned()
@@ -120,22 +120,30 @@ async fn engine(own: &[Ipv4Addr]) -> Result<Result<(Engine, Docker), Diagnostic>
     Ok(Ok((engine, docker)))
 }
 
-/// Adds to containers of ours which slice their processes are in. One that does not run says only to the Engine where they will be.
-async fn find_slices(engine: &Engine, containers: &mut [Container]) -> Result<(), Error> {
-    let by_container = &cgroups::slices_by_container();
+/// Adds to containers of ours which slice their processes are in, and whether they have `NET_RAW`. Of one that does not run the Engine
+/// says how they will be.
+async fn look_at_processes(engine: &Engine, containers: &mut [Container]) -> Result<(), Error> {
+    let by_container = &cgroups::scopes_by_container();
     let ours = containers
         .iter_mut()
         .filter(|found| found.service().is_some());
     let found = ours.map(|container| async move {
         let has_processes = matches!(container.state.as_str(), "running" | "paused");
-        container.slice = match by_container.get(&container.id) {
-            Some(slice) => Some(slice.clone()),
-            None if has_processes => {
-                let process = engine.process(&container.id).await?;
-                process.and_then(cgroups::slice_of_process)
-            }
-            None => engine.slice_at_start(&container.id).await?,
+        let scope = by_container.get(&container.id);
+        let process = match scope.and_then(|scope| scope.process) {
+            None if has_processes => engine.process(&container.id).await?,
+            process => process,
         };
+        container.slice = scope.map(|scope| scope.slice.clone());
+        if let Some(process) = process {
+            container.net_raw = can_have_net_raw(process);
+            if container.slice.is_none() {
+                container.slice = cgroups::slice_of_process(process);
+            }
+        } else if let Some(made) = engine.at_start(&container.id).await? {
+            container.net_raw = Some(made.net_raw);
+            container.slice.get_or_insert(made.slice);
+        }
         Ok::<_, Error>(())
     });
     try_join_all(found).await?;
@@ -238,7 +246,7 @@ async fn look_for_late_starts(engine: &Engine, state: &mut State) -> Result<(), 
         .map(|name| engine.health(name, SystemTime::now()));
     try_join_all(done).await?;
     let mut containers = engine.containers().await?;
-    find_slices(engine, &mut containers).await?;
+    look_at_processes(engine, &mut containers).await?;
     let late = containers.iter().filter(|found| found.is_running());
     let late = late.filter(|found| names.contains(&found.name));
     let late = late.flat_map(|found| found.networks.values());

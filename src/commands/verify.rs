@@ -1,7 +1,7 @@
 //! Who reaches whom, proved with packets.
 
 use super::Context;
-use crate::diff::{lan, preflight, ways};
+use crate::diff::{lan, net_raw, preflight, ways};
 use crate::error::{Diagnostic, Error, ExitStatus};
 use crate::state::State;
 use crate::{observe, report, verify};
@@ -23,6 +23,8 @@ impl Context<'_> {
         }
         preflight::parent(self.plan, host, &state)?;
         self.report.warnings(&self.plan.ways_out_on(host));
+        let left_over = net_raw::left_over_on(self.plan, host, &state);
+        self.report.warnings(&left_over);
         let answers = observe::duplicates(self.plan, host, &state);
         let matrix = verify::run(self.plan, host, &machine, &state);
         let (answered, matrix) = tokio::try_join!(answers, matrix)?;

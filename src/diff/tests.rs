@@ -389,7 +389,7 @@ fn nothing_is_left_to_do_when_all_steps_are_done() {
         }
     }
     assert_eq!(
-        repeated, 2,
+        repeated, 3,
         "commands that do something however often they run"
     );
 }

@@ -23,6 +23,7 @@ mod isolation;
 mod kills;
 mod main_job;
 mod many;
+mod net_raw;
 mod network_managers;
 mod own_lan;
 mod pool;

@@ -90,14 +90,15 @@ const WRITES: [&str; 8] = [
 /// What of the adapters only asks, only tells others on the LAN, or takes back what asking left in the kernel's table of
 /// neighbours; all else that others may call changes the machine and stands in the
 /// list of system.rs.
-pub const ASKS: [&str; 43] = [
+pub const ASKS: [&str; 44] = [
+    "can_have_net_raw",
     "engine_started",
     "program_fault",
-    "slice_at_start",
+    "at_start",
     "ways",
     "cgroup_of_process",
     "slice_of_process",
-    "slices_by_container",
+    "scopes_by_container",
     "exit_soon",
     "has_processes",
     "is_permitted",

@@ -86,6 +86,7 @@ fn up_without_blocked(
     }
     // Whoever goes or moves frees an address that another one may be waiting for, so all that makes room comes first.
     let renewed = renewed(services, &decisions);
+    up.warn_of_net_raw(services, &renewed);
     let mut ready = Vec::new();
     for (service, decision) in services.iter().zip(&decisions) {
         let address = addresses.get(&service.container()).copied();

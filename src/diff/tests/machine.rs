@@ -395,6 +395,7 @@ fn create(new: &NewContainer, id: String, docker: &mut Docker) {
         ]),
         networks,
         volumes: new.carried.clone(),
+        net_raw: Some(service.has_net_raw()),
         ..Container::default()
     });
 }
