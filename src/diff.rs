@@ -10,7 +10,7 @@ pub mod network;
 pub mod preflight;
 pub mod shim;
 mod shim_service;
-mod slices;
+pub mod slices;
 pub mod status;
 pub mod step;
 pub mod ways;

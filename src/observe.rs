@@ -3,11 +3,11 @@
 use crate::diff::{lan, preflight, ways};
 use crate::error::{Diagnostic, Error};
 use crate::plan::naming::slice_name;
-use crate::plan::{CompleteService, Env, Host, Plan, PlannedShim};
-use crate::state::{Answer, Container, ContainerHealth, Docker, State, Way};
+use crate::plan::{CompleteService, Env, Host, Plan, PlannedShim, PlannedSlice};
+use crate::state::{Answer, Container, ContainerHealth, Docker, State, Trial, Way};
 use crate::system::docker::Engine;
 use crate::system::netlink::Netlink;
-use crate::system::{Machine, arp, can_have_net_raw, cgroups, systemd};
+use crate::system::{Machine, arp, can_have_net_raw, cgroups, filter, systemd};
 use futures_util::future::try_join_all;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher as _, RandomState};
@@ -64,6 +64,46 @@ pub async fn machine(plan: &Plan) -> Result<(Machine, State), Error> {
             Ok((machine, State { docker, ..state }))
         }
     }
+}
+
+/// The same, and whether the kernel refuses what the slices of the plan deny, where they are active. Only root can try that.
+///
+/// # Errors
+/// As [`machine`].
+pub async fn machine_and_filters(plan: &Plan) -> Result<(Machine, State), Error> {
+    let slices: Vec<PlannedSlice> = plan.slices().collect();
+    let may_try = Netlink::has_net_admin();
+    let running = async {
+        if !may_try {
+            return Ok(Vec::new());
+        }
+        try_join_all(slices.iter().map(try_running)).await
+    };
+    let (found, trials) = tokio::join!(machine(plan), running);
+    let (machine, mut state) = found?;
+    for (slice, trial) in slices.iter().zip(trials?) {
+        let found = state.systemd.slices.iter_mut();
+        let Some(found) = found.into_iter().find(|found| found.name == slice.name) else {
+            continue;
+        };
+        found.trial = trial;
+        if found.trial.is_none() && found.active && !slice.deny.is_empty() {
+            let denied = slice.denied_addresses();
+            // A slice whose file is cut off takes no scope, and what is wrong with it is found without.
+            let trial = systemd::try_in_new_scope(&slice.name, &denied).await;
+            found.trial = trial.ok().flatten();
+        }
+    }
+    Ok((machine, state))
+}
+
+/// Whether the kernel refuses what a slice denies, in each container that runs in it.
+async fn try_running(slice: &PlannedSlice) -> Result<Option<Trial>, Error> {
+    let scopes = systemd::running_scopes().into_iter();
+    let scopes = scopes.filter(|scope| scope.slice == slice.name);
+    let scopes = scopes.map(|scope| (scope.unit, scope.cgroup));
+    let scopes: Vec<(String, String)> = scopes.collect();
+    filter::try_scopes(&slice.denied_addresses(), &scopes).await
 }
 
 /// The Engine alone, for those who only look at containers.

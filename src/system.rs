@@ -15,6 +15,7 @@ pub mod arp;
 pub mod cgroups;
 pub mod docker;
 mod files;
+pub mod filter;
 pub mod netlink;
 pub mod plan_copy;
 pub mod systemd;

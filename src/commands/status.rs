@@ -16,7 +16,7 @@ impl Context<'_> {
     /// # Errors
     /// When the kernel, systemd or the Engine cannot be asked.
     pub async fn status(&self) -> Result<ExitStatus, Error> {
-        let (machine, mut state) = observe::machine(self.plan).await?;
+        let (machine, mut state) = observe::machine_and_filters(self.plan).await?;
         let host = self.host(&state)?;
         self.report.warnings(&self.plan.ways_out_on(host));
         let left_over = net_raw::left_over_on(self.plan, host, &state);

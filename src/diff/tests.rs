@@ -138,7 +138,8 @@ fn diff_with(case: &Case, state: &State) -> Result<Diff, Error> {
         | Command::Ps(_)
         | Command::Logs(_)
         | Command::Config(_)
-        | Command::Probe(_) => unreachable!("{line} has no diff"),
+        | Command::Probe(_)
+        | Command::ProbeFilter(_) => unreachable!("{line} has no diff"),
     };
     diff(&request, plan, state)
 }

@@ -29,10 +29,19 @@ pub fn is_populated(cgroup: &str) -> bool {
     !cgroup.is_empty() && has_events_of_processes(Path::new(&format!("{CGROUPS}{cgroup}")))
 }
 
-/// The same of the folder of a cgroup.
+/// Whether the processes of a cgroup are stopped, as those of a paused container.
+pub fn is_frozen(cgroup: &str) -> bool {
+    has_event(Path::new(&format!("{CGROUPS}{cgroup}")), "frozen 1")
+}
+
+/// Whether processes are in the cgroup of a folder or below it.
 fn has_events_of_processes(folder: &Path) -> bool {
+    has_event(folder, "populated 1")
+}
+
+fn has_event(folder: &Path, event: &str) -> bool {
     let events = fs::read_to_string(folder.join("cgroup.events")).unwrap_or_default();
-    events.lines().any(|line| line == "populated 1")
+    events.lines().any(|line| line == event)
 }
 
 /// The process id of the dockerd that runs, as it wrote it when it was started; `None` where none was since the boot. It tells one start

@@ -4,6 +4,7 @@
 //! whatever happens to a test.
 
 mod disks;
+mod forbid;
 mod run;
 pub mod second_lan;
 mod watch;

@@ -16,6 +16,7 @@ mod compose_home;
 mod engine_faults;
 mod faults;
 mod files;
+mod filter;
 mod ghosts;
 mod growth;
 mod home;

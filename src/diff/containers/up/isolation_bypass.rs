@@ -1,7 +1,7 @@
 //! What lets environments reach each other although they are to be kept apart. Pure.
 
 use super::Up;
-use crate::diff::{named, net_raw};
+use crate::diff::{named, net_raw, slices};
 use crate::plan::{CompleteService, Isolation, Service};
 use crate::state::Container;
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,6 +25,16 @@ impl Up<'_> {
                 ),
                 "give each environment a network of its own, or join it in one environment only",
             );
+        }
+    }
+
+    /// Sees that the slice is closed before something is started in it, when nothing runs there by which that was tried already.
+    pub(super) fn try_slice(&mut self, starts: bool) {
+        let slice = self.selection.plan.slice(self.selection.env);
+        let trial = slice.and_then(|slice| slices::trial(&slice, self.state));
+        if let Some(trial) = trial.filter(|_| starts) {
+            let cause = "containers start when it is closed";
+            self.tried = Some(self.diff.push(trial, cause, &[]));
         }
     }
 
