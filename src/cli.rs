@@ -70,6 +70,9 @@ pub enum Command {
     /// One end of a proof, in a container's network and cgroup
     #[command(hide = true)]
     Probe(Probe),
+    /// Tries whether the kernel refuses what a slice denies
+    #[command(hide = true)]
+    ProbeFilter(ProbeFilter),
     /// The shim alone: install it as a service, make it, remove it
     #[command(subcommand)]
     Shim(Shim),
@@ -90,7 +93,8 @@ impl Command {
             | Self::Config(_)
             | Self::Status
             | Self::Verify
-            | Self::Probe(_) => false,
+            | Self::Probe(_)
+            | Self::ProbeFilter(_) => false,
         }
     }
 }
@@ -119,6 +123,17 @@ pub struct Probe {
     /// Where it answers, so that answers come from there
     #[arg(long)]
     pub address: std::net::Ipv4Addr,
+}
+
+/// Options of a process that tries the filter of slices.
+#[derive(Args, Debug)]
+pub struct ProbeFilter {
+    /// Addresses that must be refused
+    #[arg(long, value_delimiter = ',', required = true)]
+    pub denied: Vec<std::net::Ipv4Addr>,
+    /// Cgroups to try it in, one after the other; without any it is tried where the process is
+    #[arg(long = "cgroup", value_name = "PATH")]
+    pub cgroups: Vec<String>,
 }
 
 /// Options of what the service runs.

@@ -107,6 +107,10 @@ fn run(cli: &Cli, report: Report) -> anyhow::Result<ExitStatus> {
         verify::agent::run(probe.process, probe.address, report::line)?;
         return Ok(ExitStatus::Done);
     }
+    if let Command::ProbeFilter(probe) = &cli.command {
+        system::filter::answer(probe, report::line);
+        return Ok(ExitStatus::Done);
+    }
     if let Command::Shim(Shim::Run(args)) = &cli.command {
         let service = commands::shim_service::run(&cli.global, args, report);
         return Ok(runtime()?.block_on(service)?);
@@ -160,7 +164,10 @@ fn runtime() -> anyhow::Result<Runtime> {
 async fn dispatch(command: &Command, context: &Context<'_>) -> Result<ExitStatus, Error> {
     match command {
         // These need no more than their arguments, and are done by now.
-        Command::Check | Command::Probe(_) | Command::Shim(Shim::Run(_)) => Ok(ExitStatus::Done),
+        Command::Check
+        | Command::Probe(_)
+        | Command::ProbeFilter(_)
+        | Command::Shim(Shim::Run(_)) => Ok(ExitStatus::Done),
         Command::Status => context.status().await,
         Command::Verify => context.verify().await,
         Command::NetworkUp(args) => context.network_up(args).await,

@@ -3,11 +3,11 @@
 use crate::diff::{lan, preflight, ways};
 use crate::error::{Diagnostic, Error};
 use crate::plan::naming::slice_name;
-use crate::plan::{CompleteService, Env, Host, Plan, PlannedShim};
-use crate::state::{Answer, Container, ContainerHealth, Docker, State, Way};
+use crate::plan::{CompleteService, Env, Host, Plan, PlannedShim, PlannedSlice};
+use crate::state::{Answer, Container, ContainerHealth, Docker, State, Trial, Way};
 use crate::system::docker::Engine;
 use crate::system::netlink::Netlink;
-use crate::system::{Machine, arp, cgroups, systemd};
+use crate::system::{Machine, arp, can_have_net_raw, cgroups, filter, systemd};
 use futures_util::future::try_join_all;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher as _, RandomState};
@@ -66,6 +66,46 @@ pub async fn machine(plan: &Plan) -> Result<(Machine, State), Error> {
     }
 }
 
+/// The same, and whether the kernel refuses what the slices of the plan deny, where they are active. Only root can try that.
+///
+/// # Errors
+/// As [`machine`].
+pub async fn machine_and_filters(plan: &Plan) -> Result<(Machine, State), Error> {
+    let slices: Vec<PlannedSlice> = plan.slices().collect();
+    let may_try = Netlink::has_net_admin();
+    let running = async {
+        if !may_try {
+            return Ok(Vec::new());
+        }
+        try_join_all(slices.iter().map(try_running)).await
+    };
+    let (found, trials) = tokio::join!(machine(plan), running);
+    let (machine, mut state) = found?;
+    for (slice, trial) in slices.iter().zip(trials?) {
+        let found = state.systemd.slices.iter_mut();
+        let Some(found) = found.into_iter().find(|found| found.name == slice.name) else {
+            continue;
+        };
+        found.trial = trial;
+        if found.trial.is_none() && found.active && !slice.deny.is_empty() {
+            let denied = slice.denied_addresses();
+            // A slice whose file is cut off takes no scope, and what is wrong with it is found without.
+            let trial = systemd::try_in_new_scope(&slice.name, &denied).await;
+            found.trial = trial.ok().flatten();
+        }
+    }
+    Ok((machine, state))
+}
+
+/// Whether the kernel refuses what a slice denies, in each container that runs in it.
+async fn try_running(slice: &PlannedSlice) -> Result<Option<Trial>, Error> {
+    let scopes = systemd::running_scopes().into_iter();
+    let scopes = scopes.filter(|scope| scope.slice == slice.name);
+    let scopes = scopes.map(|scope| (scope.unit, scope.cgroup));
+    let scopes: Vec<(String, String)> = scopes.collect();
+    filter::try_scopes(&slice.denied_addresses(), &scopes).await
+}
+
 /// The Engine alone, for those who only look at containers.
 ///
 /// # Errors
@@ -101,7 +141,7 @@ async fn engine(own: &[Ipv4Addr]) -> Result<Result<(Engine, Docker), Diagnostic>
         Err(missing) => return Ok(Err(missing)),
     };
     // What takes the Engine longest is asked at once where nothing else can tell it.
-    let nothing_tells = cgroups::slices_by_container().is_empty();
+    let nothing_tells = cgroups::scopes_by_container().is_empty();
     let driver = async {
         if nothing_tells {
             return engine.cgroup_driver().await.map(Some);
@@ -110,7 +150,7 @@ async fn engine(own: &[Ipv4Addr]) -> Result<Result<(Engine, Docker), Diagnostic>
     };
     let (networks, mut containers, driver) =
         tokio::try_join!(engine.networks(), engine.containers(), driver)?;
-    find_slices(&engine, &mut containers).await?;
+    look_at_processes(&engine, &mut containers).await?;
     let running = containers.iter().filter(|c| c.state == "running");
     let cgroup_driver = match driver {
         Some(driver) => driver,
@@ -131,22 +171,30 @@ async fn engine(own: &[Ipv4Addr]) -> Result<Result<(Engine, Docker), Diagnostic>
     Ok(Ok((engine, docker)))
 }
 
-/// Adds to containers of ours which slice their processes are in. One that does not run says only to the Engine where they will be.
-async fn find_slices(engine: &Engine, containers: &mut [Container]) -> Result<(), Error> {
-    let by_container = &cgroups::slices_by_container();
+/// Adds to containers of ours which slice their processes are in, and whether they have `NET_RAW`. Of one that does not run the Engine
+/// says how they will be.
+async fn look_at_processes(engine: &Engine, containers: &mut [Container]) -> Result<(), Error> {
+    let by_container = &cgroups::scopes_by_container();
     let ours = containers
         .iter_mut()
         .filter(|found| found.service().is_some());
     let found = ours.map(|container| async move {
         let has_processes = matches!(container.state.as_str(), "running" | "paused");
-        container.slice = match by_container.get(&container.id) {
-            Some(slice) => Some(slice.clone()),
-            None if has_processes => {
-                let process = engine.process(&container.id).await?;
-                process.and_then(cgroups::slice_of_process)
-            }
-            None => engine.slice_at_start(&container.id).await?,
+        let scope = by_container.get(&container.id);
+        let process = match scope.and_then(|scope| scope.process) {
+            None if has_processes => engine.process(&container.id).await?,
+            process => process,
         };
+        container.slice = scope.map(|scope| scope.slice.clone());
+        if let Some(process) = process {
+            container.net_raw = can_have_net_raw(process);
+            if container.slice.is_none() {
+                container.slice = cgroups::slice_of_process(process);
+            }
+        } else if let Some(made) = engine.at_start(&container.id).await? {
+            container.net_raw = Some(made.net_raw);
+            container.slice.get_or_insert(made.slice);
+        }
         Ok::<_, Error>(())
     });
     try_join_all(found).await?;
@@ -249,7 +297,7 @@ async fn look_for_late_starts(engine: &Engine, state: &mut State) -> Result<(), 
         .map(|name| engine.health(name, SystemTime::now()));
     try_join_all(done).await?;
     let mut containers = engine.containers().await?;
-    find_slices(engine, &mut containers).await?;
+    look_at_processes(engine, &mut containers).await?;
     let late = containers.iter().filter(|found| found.is_running());
     let late = late.filter(|found| names.contains(&found.name));
     let late = late.flat_map(|found| found.networks.values());

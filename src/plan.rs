@@ -17,7 +17,7 @@ pub use lan::{OwnLan, PlannedShim, Seat};
 pub use service::{
     ApiSection, Attachment, Bypass, CompleteService, ComposeNetwork, ComposePool, ComposeVolume,
     DependencyCondition, Device, FileSource, GivenFile, INTERFACE_NAME, PortBinding, PullPolicy,
-    Restart, Service, Volume, complete, is_dns_label, signal_number, split_tag,
+    Restart, Service, Volume, complete, has_net_raw, is_dns_label, signal_number, split_tag,
 };
 
 use crate::input::compose::{self, LoadEnv, Project};

@@ -142,6 +142,8 @@ pub struct Systemd {
     pub controllers: Option<Vec<String>>,
     /// Slices of ours, those of the plan, and the one that all of them are in; only those that there are.
     pub slices: Vec<Slice>,
+    /// Units above and below the slices of environments that allow addresses.
+    pub openings: Vec<Opening>,
     /// The unit that keeps the shim alive.
     pub shim: InstalledShim,
     /// Files that a run did not finish which was killed while it wrote them.
@@ -195,6 +197,41 @@ pub struct Slice {
     pub allow: Vec<Ipv4Net>,
     /// Drop-ins that set one of the two.
     pub overrides: Vec<String>,
+    /// What the kernel does with packets from within to what the plan denies; when that was tried.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trial: Option<Trial>,
+}
+
+/// What came of datagrams to addresses that a slice denies, sent by a process in a unit of that slice.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Trial {
+    /// The kernel refused all of them.
+    Refused,
+    /// It let one out.
+    LetOut {
+        /// To whom.
+        address: Ipv4Addr,
+        /// The unit that it was sent from, which is in the slice.
+        unit: String,
+    },
+}
+
+/// `IPAddressAllow=` of a unit that is no slice of an environment: systemd puts what it allows together with what the slice allows, and
+/// the kernel filters by that in each scope (systemd.resource-control(5)).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Opening {
+    /// The unit: a slice above, or the scope of a container.
+    pub unit: String,
+    /// The slice that it counts for; `None` for all.
+    #[serde(default)]
+    pub slice: Option<String>,
+    /// What it allows.
+    pub allow: Vec<Ipv4Net>,
+    /// The files that say so, as far as they were found.
+    #[serde(default)]
+    pub files: Vec<String>,
 }
 
 impl State {

@@ -15,6 +15,7 @@ pub mod arp;
 pub mod cgroups;
 pub mod docker;
 mod files;
+pub mod filter;
 pub mod netlink;
 pub mod plan_copy;
 pub mod systemd;
@@ -32,11 +33,24 @@ pub struct Machine {
     pub engine: Option<Engine>,
 }
 
-/// The effective capabilities of this process (capabilities(7)), a bit each.
+/// The capability to open raw and packet sockets (capabilities(7)).
+const NET_RAW: u64 = 1 << 13;
+
+/// The effective capabilities of this process, a bit each.
 fn capabilities() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mut lines = status.lines();
-    let mask = lines.find_map(|line| line.strip_prefix("CapEff:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .unwrap_or_default()
+    capability_set("self", "CapEff:").unwrap_or_default()
+}
+
+/// Whether a process has `NET_RAW` or can come to have it: by a program of root's, or one with capabilities of its own. `None` for one
+/// that is gone.
+pub fn can_have_net_raw(process: u32) -> Option<bool> {
+    let bounds = capability_set(&process.to_string(), "CapBnd:")?;
+    Some(bounds & NET_RAW != 0)
+}
+
+/// A set of capabilities of a process, by its line of `proc_pid_status(5)`.
+fn capability_set(process: &str, set: &str) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let mask = status.lines().find_map(|line| line.strip_prefix(set))?;
+    u64::from_str_radix(mask.trim(), 16).ok()
 }

@@ -31,7 +31,7 @@ impl Context<'_> {
         let options = &up.environment;
         let env = self.env(options.env.as_deref())?;
         let turn = self.turn(&options.change).await?;
-        let (machine, state) = observe::machine(self.plan).await?;
+        let (machine, state) = observe::machine_and_filters(self.plan).await?;
         let host = self.host(&state)?;
         let mut selection = self.selection(env, host, options);
         selection.force_recreate = up.force_recreate;
@@ -295,7 +295,7 @@ impl Context<'_> {
             match result {
                 Err(error) if error.is_race() && round < super::ROUNDS => {
                     tokio::time::sleep(RACE_PAUSE).await;
-                    found = observe::machine(self.plan).await?;
+                    found = observe::machine_and_filters(self.plan).await?;
                     preflight::engine(&found.1)?;
                     continue;
                 }

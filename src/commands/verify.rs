@@ -1,7 +1,7 @@
 //! Who reaches whom, proved with packets.
 
 use super::Context;
-use crate::diff::{lan, preflight, ways};
+use crate::diff::{lan, net_raw, preflight, slices, ways};
 use crate::error::{Diagnostic, Error, ExitStatus};
 use crate::state::State;
 use crate::{observe, report, verify};
@@ -12,7 +12,7 @@ impl Context<'_> {
     /// # Errors
     /// What keeps it from proving anything.
     pub async fn verify(&self) -> Result<ExitStatus, Error> {
-        let (machine, state) = observe::machine(self.plan).await?;
+        let (machine, state) = observe::machine_and_filters(self.plan).await?;
         let host = self.host(&state)?;
         preflight::engine(&state)?;
         if !state.net_admin {
@@ -23,6 +23,8 @@ impl Context<'_> {
         }
         preflight::parent(self.plan, host, &state)?;
         self.report.warnings(&self.plan.ways_out_on(host));
+        let left_over = net_raw::left_over_on(self.plan, host, &state);
+        self.report.warnings(&left_over);
         let answers = observe::duplicates(self.plan, host, &state);
         let matrix = verify::run(self.plan, host, &machine, &state);
         let (answered, matrix) = tokio::try_join!(answers, matrix)?;
@@ -36,7 +38,8 @@ impl Context<'_> {
         let duplicates = duplicates.map(|(_, diagnostic)| diagnostic);
         let not_there = lan::not_there(self.plan, host, &state);
         let astray = ways::astray(self.plan, host, &state);
-        let beside = duplicates.chain(not_there).chain(astray);
+        let open = slices::open(self.plan, &state).into_iter();
+        let beside = duplicates.chain(not_there).chain(astray).chain(open);
         let beside: Vec<Diagnostic> = beside.collect();
         let differs = matrix.differences().next().is_some() || !beside.is_empty();
         report::matrix(self.report, self.plan, &matrix, &beside);

@@ -13,6 +13,7 @@ use crate::plan::unit_files::ShimUnit;
 use crate::plan::{Env, Host, Plan, ip_range};
 use crate::state::{Network, State};
 use new::new_networks;
+use slices::NotReady;
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
@@ -101,7 +102,10 @@ pub fn ready(plan: &Plan, host: &Host, env: &Env, state: &State) -> Result<(), E
     preflight::isolation(plan, env, state)?;
     preflight::limits(plan, env, state)?;
     if let Some(slice) = plan.slice(env) {
-        slices::ready(&slice, state).map_err(not_up)?;
+        slices::ready(&slice, state).map_err(|why| match why {
+            NotReady::Differs(why) => not_up(why),
+            NotReady::NotFiltered(refused) => refused,
+        })?;
     }
     let mut routes = links::routes_of(&planned);
     let is_up = shim.up && shim.has(planned.address);

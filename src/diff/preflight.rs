@@ -5,6 +5,7 @@ use crate::error::{Diagnostic, Error, none_of};
 use crate::plan::{Env, Host, Isolation, Plan, PlannedShim};
 use crate::state::{Api, Link, Network, State};
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 
 /// The interface that the shim and the networks stand on, when it is fit for that.
 ///
@@ -295,6 +296,28 @@ pub fn isolation(plan: &Plan, env: &Env, state: &State) -> Result<(), Diagnostic
         );
     }
     Ok(())
+}
+
+/// That the kernel does not filter what comes out of a slice, although systemd has the slice as planned.
+pub fn not_filtered(slice: &str, unit: &str, address: Ipv4Addr) -> Diagnostic {
+    Diagnostic::error(
+        format!(
+            "environments cannot be kept apart: slice `{slice}` denies {address}, and the kernel lets packets from `{unit}` to it out"
+        ),
+        "systemd filters nothing where it may not load programs of BPF, as in an unprivileged container (`journalctl -b -g BPF` may \
+         tell): give it that right and run `homelab network-up`; or write `isolation = \"off\"` in `[network]`: environments then reach each other",
+    )
+}
+
+/// That it could not be told whether the kernel filters what comes out of a slice.
+pub fn not_tried(slice: &str) -> Diagnostic {
+    Diagnostic::error(
+        format!(
+            "environments cannot be kept apart: whether the kernel refuses what slice `{slice}` denies could not be tried"
+        ),
+        "see that `lo` is up and that no firewall of this host drops what goes to it; or write `isolation = \"off\"` in `[network]`: \
+         environments then reach each other",
+    )
 }
 
 /// Whether the limits of an environment can be enforced on this machine.

@@ -2,12 +2,13 @@
 
 use super::difference::{Cause, Difference, Object};
 use super::step::UnitAction;
-use super::{Diff, StepId};
+use super::{Diff, StepId, named, preflight};
 use crate::error::Diagnostic;
 use crate::plan::naming::{PARENT_SLICE, slice_name};
 use crate::plan::{Limits, Plan, PlannedSlice, joined, unit_files};
-use crate::state::{Slice, State};
+use crate::state::{Opening, Slice, State, Trial};
 use ipnet::Ipv4Net;
+use std::net::Ipv4Addr;
 
 /// Where `systemctl set-property` puts its drop-ins, one for each property.
 const SET_PROPERTY: [&str; 2] = [
@@ -19,7 +20,7 @@ const SET_PROPERTY: [&str; 2] = [
 #[derive(Default)]
 pub(super) struct SlicePlan {
     write: Vec<(PlannedSlice, Cause)>,
-    apply: Vec<(String, Cause)>,
+    apply: Vec<(PlannedSlice, Cause)>,
     overrides: Vec<String>,
     stop: Vec<String>,
     remove: Vec<(String, Cause)>,
@@ -97,24 +98,136 @@ pub(super) fn down(state: &State, diagnostics: &mut Vec<Diagnostic>) -> SlicePla
     steps
 }
 
+/// Why an environment's slice is not as planned.
+pub(super) enum NotReady {
+    /// What `network-up` mends, or says more about.
+    Differs(String),
+    /// systemd has it as planned, and the kernel filters nothing.
+    NotFiltered(Diagnostic),
+}
+
 /// Whether an environment's slice is as planned.
 ///
 /// # Errors
 /// What is different.
-pub(super) fn ready(slice: &PlannedSlice, state: &State) -> Result<(), String> {
+pub(super) fn ready(slice: &PlannedSlice, state: &State) -> Result<(), NotReady> {
     let name = &slice.name;
     let found = state.systemd.slice(name);
-    match found {
-        Some(found) if found.file.is_some() => match difference(slice, found) {
-            None => Ok(()),
-            Some(cause) => Err(format!("slice `{name}` is not in force: {}", cause.text)),
-        },
-        _ => Err(format!("there is no slice `{name}`")),
+    let Some(found) = found.filter(|found| found.file.is_some()) else {
+        return Err(NotReady::Differs(format!("there is no slice `{name}`")));
+    };
+    let Some(cause) = difference(slice, found, state) else {
+        return Ok(());
+    };
+    match let_out(found) {
+        Some((address, unit)) if is_as_written(slice, found, state) => {
+            let refused = preflight::not_filtered(name, unit, address);
+            Err(NotReady::NotFiltered(refused))
+        }
+        _ => Err(NotReady::Differs(format!(
+            "slice `{name}` is not in force: {}",
+            cause.text
+        ))),
     }
 }
 
+/// What lets environments reach each other although their slices are written as planned: units that allow more, and a kernel that does
+/// not filter.
+pub fn open(plan: &Plan, state: &State) -> Vec<Diagnostic> {
+    let mut all = Vec::new();
+    for slice in plan.slices() {
+        all.extend(openings(&slice, state).map(|opening| opening_error(&slice, opening)));
+        let found = state.systemd.slice(&slice.name);
+        if let Some((address, unit)) = found.and_then(let_out) {
+            all.push(preflight::not_filtered(&slice.name, unit, address));
+        }
+    }
+    all
+}
+
+/// Where a datagram came through that the slice denies: to whom, and from which unit in it.
+fn let_out(found: &Slice) -> Option<(Ipv4Addr, &str)> {
+    match &found.trial {
+        Some(Trial::LetOut { address, unit }) => Some((*address, unit)),
+        Some(Trial::Refused) | None => None,
+    }
+}
+
+/// Whether systemd has read what the plan wants, and nothing else undoes it.
+fn is_as_written(slice: &PlannedSlice, found: &Slice, state: &State) -> bool {
+    let is_whole = found.file.as_deref() == Some(unit_files::slice(slice).as_str());
+    let is_open = openings(slice, state).next().is_some();
+    is_whole && !found.stale && is_effective(slice, found) && !is_open
+}
+
+/// The units that allow what a slice denies.
+fn openings<'a>(slice: &PlannedSlice, state: &'a State) -> impl Iterator<Item = &'a Opening> {
+    let all = state.systemd.openings.iter();
+    all.filter(move |opening| {
+        let counts = opening.slice.as_ref().is_none_or(|of| *of == slice.name);
+        counts && opening.allow.iter().any(|net| is_hole(*net, slice))
+    })
+}
+
+/// That a unit which is not ours undoes a slice.
+fn opening_error(slice: &PlannedSlice, opening: &Opening) -> Diagnostic {
+    let Opening {
+        unit,
+        slice: _,
+        allow: _,
+        files,
+    } = opening;
+    let (name, list) = (&slice.name, opened(slice, opening));
+    let place = match files.as_slice() {
+        [] => format!("`systemctl cat -- '{unit}'` shows where"),
+        files => format!("it stands in {}", named(files)),
+    };
+    Diagnostic::error(
+        format!(
+            "`IPAddressAllow=` of `{unit}` lets containers of slice `{name}` reach {list}, which the slice denies"
+        ),
+        format!("{place}: take it away, run `systemctl daemon-reload`, then `homelab network-up`"),
+    )
+}
+
+/// What a unit allows of what a slice denies.
+fn opened(slice: &PlannedSlice, opening: &Opening) -> String {
+    let nets = opening.allow.iter().filter(|net| is_hole(**net, slice));
+    joined(&nets.copied().collect::<Vec<_>>(), ", ")
+}
+
 /// How a slice that has a file differs from the plan.
-fn difference(slice: &PlannedSlice, found: &Slice) -> Option<Cause> {
+fn difference(slice: &PlannedSlice, found: &Slice, state: &State) -> Option<Cause> {
+    written_difference(slice, found).or_else(|| kernel_difference(slice, found, state))
+}
+
+/// How what the kernel does in a slice whose file is as planned differs from that.
+fn kernel_difference(slice: &PlannedSlice, found: &Slice, state: &State) -> Option<Cause> {
+    let object = object(&slice.name);
+    if let Some(opening) = openings(slice, state).next() {
+        let field = format!("IPAddressAllow of {}", opening.unit);
+        let list = opened(slice, opening);
+        let text = format!(
+            "`IPAddressAllow=` of `{}` undoes it for {list}",
+            opening.unit
+        );
+        return Some(object.differs(field, Some(list), None).because(text));
+    }
+    if let Some((address, unit)) = let_out(found) {
+        let difference =
+            object.differs("filter", Some("open".to_owned()), Some("closed".to_owned()));
+        let text = format!("the kernel lets packets from `{unit}` to {address} out");
+        return Some(difference.because(text));
+    }
+    found.pending.then(|| {
+        let (found, planned) = (Some("written".to_owned()), Some("applied".to_owned()));
+        let difference = object.differs("state", found, planned);
+        difference.because("running containers may not follow it yet")
+    })
+}
+
+/// How a slice that has a file differs from the plan in what is written and what systemd has read.
+fn written_difference(slice: &PlannedSlice, found: &Slice) -> Option<Cause> {
     let differs = |field: &str, found: &str, planned: &str| -> Difference {
         let (found, planned) = (found.to_owned(), planned.to_owned());
         object(&slice.name).differs(field, Some(found), Some(planned))
@@ -128,7 +241,7 @@ fn difference(slice: &PlannedSlice, found: &Slice) -> Option<Cause> {
         let difference = object(&slice.name).differs("file", None, None);
         return Some(difference.because("it changed"));
     }
-    if found.stale || found.pending {
+    if found.stale {
         let difference = differs("state", "written", "applied");
         return Some(difference.because("running containers may not follow it yet"));
     }
@@ -162,21 +275,44 @@ fn is_denied(net: Ipv4Net, found: &Slice) -> bool {
 /// Whether systemd denies at least what the plan denies and allows what it allows there. More may be denied by a drop-in of
 /// the owner.
 fn is_effective(slice: &PlannedSlice, found: &Slice) -> bool {
-    let allowed: Vec<Ipv4Net> = slice.allow.iter().copied().map(Ipv4Net::from).collect();
-    let overlap = |a: &Ipv4Net, b: &Ipv4Net| a.contains(b) || b.contains(a);
-    let is_hole = |net: &Ipv4Net| {
-        slice.deny.iter().any(|denied| overlap(denied, net)) && !allowed.contains(net)
-    };
+    let mut allowed = slice.allow.iter().copied().map(Ipv4Net::from);
     slice.deny.iter().all(|net| is_denied(*net, found))
-        && allowed
-            .iter()
-            .all(|net| found.allow.iter().any(|found| found.contains(net)))
-        && !found.allow.iter().any(is_hole)
+        && allowed.all(|net| found.allow.iter().any(|found| found.contains(&net)))
+        && !found.allow.iter().any(|net| is_hole(*net, slice))
+}
+
+/// Whether what is allowed opens something that a slice denies.
+fn is_hole(net: Ipv4Net, slice: &PlannedSlice) -> bool {
+    let mut denied = slice.deny.iter();
+    let mut planned = slice.allow.iter().copied().map(Ipv4Net::from);
+    denied.any(|denied| denied.contains(&net) || net.contains(denied))
+        && !planned.any(|it| it == net)
+}
+
+/// What makes running processes follow a slice, and sees that it is closed.
+fn apply(slice: &PlannedSlice) -> UnitAction {
+    UnitAction::ApplySlice {
+        name: slice.name.clone(),
+        denied: slice.denied_addresses(),
+    }
+}
+
+/// What sees that a slice is closed before anything is started in it, where that is not known.
+pub(super) fn trial(slice: &PlannedSlice, state: &State) -> Option<UnitAction> {
+    let found = state.systemd.slice(&slice.name);
+    let is_tried = found.is_some_and(|found| found.trial.is_some());
+    (!slice.deny.is_empty() && !is_tried).then(|| apply(slice))
 }
 
 impl SlicePlan {
     fn want(&mut self, slice: &PlannedSlice, state: &State, diagnostics: &mut Vec<Diagnostic>) {
         let name = &slice.name;
+        let before = diagnostics.len();
+        diagnostics.extend(openings(slice, state).map(|opening| opening_error(slice, opening)));
+        if diagnostics.len() > before {
+            // Nothing that is written here would close it.
+            return;
+        }
         let Some(found) = state
             .systemd
             .slice(name)
@@ -196,7 +332,7 @@ impl SlicePlan {
             ));
             return;
         }
-        let Some(cause) = difference(slice, found) else {
+        let Some(cause) = difference(slice, found, state) else {
             return;
         };
         let overrides = found
@@ -218,9 +354,9 @@ impl SlicePlan {
             return;
         }
         self.overrides.extend(by_command.into_iter().cloned());
-        let is_written = found.file.as_deref() == Some(unit_files::slice(slice).as_str());
-        if is_written && found.pending && is_effective(slice, found) {
-            self.apply.push((name.clone(), cause));
+        let is_waiting = found.pending || let_out(found).is_some();
+        if is_waiting && is_as_written(slice, found, state) {
+            self.apply.push((slice.clone(), cause));
         } else {
             // Also when the text stays: a written file is pending until running processes follow it.
             self.write.push((slice.clone(), cause));
@@ -241,7 +377,7 @@ impl SlicePlan {
         let mut changed: Vec<StepId> = Vec::new();
         let mut applied = self.apply;
         for (slice, cause) in self.write {
-            applied.push((slice.name.clone(), "running containers follow".into()));
+            applied.push((slice.clone(), "running containers follow".into()));
             let found = state.systemd.slice(&slice.name);
             let is_new = found.is_none_or(|found| found.file.is_none());
             let slice = Box::new(slice);
@@ -266,8 +402,8 @@ impl SlicePlan {
         }
         let cause = "its files changed";
         let reloaded = diff.push(UnitAction::ReloadSystemd, cause, &changed);
-        for (name, cause) in applied {
-            diff.push(UnitAction::ApplySlice { name }, cause, &[reloaded]);
+        for (slice, cause) in applied {
+            diff.push(apply(&slice), cause, &[reloaded]);
         }
     }
 }

@@ -5,7 +5,9 @@ mod unplanned;
 
 use super::difference::{Difference, Object};
 use super::links::routes_of;
-use super::{Diff, Request, Selection, containers, diff, lan, preflight, shim_service, ways};
+use super::{
+    Diff, Request, Selection, containers, diff, lan, preflight, shim_service, slices, ways,
+};
 use crate::error::{Diagnostic, Error, Span};
 use crate::plan::naming::SHIM_UNIT;
 use crate::plan::unit_files::ShimUnit;
@@ -91,6 +93,9 @@ impl Findings {
         } else {
             let up = diff(&Request::NetworkUp(host, unit), plan, state);
             self.add_result("homelab network-up", up);
+        }
+        for open in slices::open(plan, state) {
+            self.add_diagnostic(open);
         }
         if let Some(other) = shim_service::other_program(unit, state) {
             self.add(Finding {
@@ -332,11 +337,17 @@ fn unit(state: &State, differs: &dyn Fn(&str) -> bool) -> Item {
 }
 
 fn isolation(plan: &Plan, state: &State, differs: &dyn Fn(&str) -> bool) -> Item {
+    // One that denies nothing has nothing to be tried.
+    let is_tried = plan.slices().all(|slice| {
+        let found = state.systemd.slice(&slice.name);
+        slice.deny.is_empty() || found.is_some_and(|found| found.trial.is_some())
+    });
     let slices: Vec<String> = plan.slices().map(|slice| slice.name).collect();
     let are_there = slices
         .iter()
         .all(|slice| state.systemd.slice(slice).is_some());
-    let differ = slices.iter().any(|slice| differs(slice));
+    let is_open = !slices::open(plan, state).is_empty();
+    let differ = is_open || slices.iter().any(|slice| differs(slice));
     Item {
         kind: "isolation",
         name: match plan.isolation {
@@ -346,6 +357,9 @@ fn isolation(plan: &Plan, state: &State, differs: &dyn Fn(&str) -> bool) -> Item
         state: match plan.isolation {
             Isolation::Off => "environments reach each other".to_owned(),
             Isolation::Enforced if differ || !are_there => "not in force".to_owned(),
+            Isolation::Enforced if !is_tried => {
+                "as planned, not tried: nothing runs, or you are not root".to_owned()
+            }
             Isolation::Enforced => "in force; `homelab verify` proves it with packets".to_owned(),
         },
         differs: differ || (plan.isolation == Isolation::Enforced && !are_there),

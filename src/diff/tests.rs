@@ -138,7 +138,8 @@ fn diff_with(case: &Case, state: &State) -> Result<Diff, Error> {
         | Command::Ps(_)
         | Command::Logs(_)
         | Command::Config(_)
-        | Command::Probe(_) => unreachable!("{line} has no diff"),
+        | Command::Probe(_)
+        | Command::ProbeFilter(_) => unreachable!("{line} has no diff"),
     };
     diff(&request, plan, state)
 }
@@ -389,7 +390,7 @@ fn nothing_is_left_to_do_when_all_steps_are_done() {
         }
     }
     assert_eq!(
-        repeated, 2,
+        repeated, 3,
         "commands that do something however often they run"
     );
 }

@@ -95,6 +95,21 @@ pub struct PlannedSlice {
     pub limits: Limits,
 }
 
+/// How many of the addresses that a slice denies are tried.
+const TRIED: usize = 256;
+
+impl PlannedSlice {
+    /// Addresses that its processes must not reach, at most 256, by which the filter of the kernel is tried.
+    pub fn denied_addresses(&self) -> Vec<Ipv4Addr> {
+        let all = self.deny.iter().flat_map(|net| {
+            let (first, last) = (u32::from(net.network()), u32::from(net.broadcast()));
+            (first..=last).map(Ipv4Addr::from)
+        });
+        let denied = all.filter(|address| !self.allow.contains(address));
+        denied.take(TRIED).collect()
+    }
+}
+
 impl Plan {
     /// What of the isolation these services can undo without their saying that this is meant.
     pub fn ways_out<'a>(&self, services: impl IntoIterator<Item = &'a Service>) -> Vec<Diagnostic> {

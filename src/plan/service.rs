@@ -16,8 +16,8 @@ mod reader;
 mod resources;
 mod values;
 
-pub use bypasses::Bypass;
 pub(super) use bypasses::names as bypass_names;
+pub use bypasses::{Bypass, has_net_raw};
 pub use complete::{CompleteService, complete};
 pub use compose_resources::{ComposeNetwork, ComposePool, ComposeVolume};
 pub(super) use compose_resources::{networks as compose_networks, volumes as compose_volumes};
@@ -61,6 +61,8 @@ pub struct Service {
     pub host: String,
     /// The systemd slice that its container runs in, when its environment has one.
     pub slice: Option<String>,
+    /// Its environment is kept apart from the others.
+    pub is_isolated: bool,
     /// Which of its containers this is, from 1, where `scale` wants several.
     pub replica: u32,
     /// The name of its container, when the file gives one.

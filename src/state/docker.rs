@@ -144,6 +144,9 @@ pub struct Container {
     /// The systemd slice that its processes are in, or will be when it is started; when it was looked at.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slice: Option<String>,
+    /// Whether its processes have the capability `NET_RAW`, or will have it when it is started; when it was looked at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub net_raw: Option<bool>,
 }
 
 /// What a healthcheck says.

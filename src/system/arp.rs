@@ -10,7 +10,7 @@
 
 mod frame;
 
-use super::capabilities;
+use super::{NET_RAW, capabilities};
 use crate::error::Error;
 use crate::plan::Mac;
 use crate::state::Answer;
@@ -63,7 +63,6 @@ const ANNOUNCE: &str = "tell the LAN who has an address";
 
 /// Whether this process has `CAP_NET_RAW` (capabilities(7)), which root has.
 pub fn is_permitted() -> bool {
-    const NET_RAW: u64 = 1 << 13;
     capabilities() & NET_RAW != 0
 }
 

@@ -29,10 +29,19 @@ pub fn is_populated(cgroup: &str) -> bool {
     !cgroup.is_empty() && has_events_of_processes(Path::new(&format!("{CGROUPS}{cgroup}")))
 }
 
-/// The same of the folder of a cgroup.
+/// Whether the processes of a cgroup are stopped, as those of a paused container.
+pub fn is_frozen(cgroup: &str) -> bool {
+    has_event(Path::new(&format!("{CGROUPS}{cgroup}")), "frozen 1")
+}
+
+/// Whether processes are in the cgroup of a folder or below it.
 fn has_events_of_processes(folder: &Path) -> bool {
+    has_event(folder, "populated 1")
+}
+
+fn has_event(folder: &Path, event: &str) -> bool {
     let events = fs::read_to_string(folder.join("cgroup.events")).unwrap_or_default();
-    events.lines().any(|line| line == "populated 1")
+    events.lines().any(|line| line == event)
 }
 
 /// The process id of the dockerd that runs, as it wrote it when it was started; `None` where none was since the boot. It tells one start
@@ -72,9 +81,16 @@ pub fn has_processes(id: &str) -> bool {
     scopes.any(|scope| has_events_of_processes(&scope))
 }
 
-/// The slices of containers that run in scopes of systemd, by id, as far as they are the Engine's default one or an
-/// environment's.
-pub fn slices_by_container() -> BTreeMap<String, String> {
+/// Where the processes of a container are.
+pub struct Scope {
+    /// The slice that its scope is in.
+    pub slice: String,
+    /// The first of its processes, as seen from here; the kernel lists them in the order in which they came.
+    pub process: Option<u32>,
+}
+
+/// The containers that run in scopes of systemd, by id, as far as these are in the Engine's default slice or an environment's.
+pub fn scopes_by_container() -> BTreeMap<String, Scope> {
     let scope_of = |name: &str| {
         let id = name.strip_prefix("docker-")?.strip_suffix(".scope")?;
         Some(id.to_owned())
@@ -85,8 +101,13 @@ pub fn slices_by_container() -> BTreeMap<String, String> {
             continue;
         };
         let scopes = fs::read_dir(&slice).into_iter().flatten().flatten();
-        let scopes = scopes.filter_map(|entry| scope_of(entry.file_name().to_str()?));
-        found.extend(scopes.map(|id| (id, name.to_owned())));
+        found.extend(scopes.filter_map(|entry| {
+            let id = scope_of(entry.file_name().to_str()?)?;
+            let processes = fs::read_to_string(entry.path().join("cgroup.procs")).ok()?;
+            let process = processes.lines().next().and_then(|pid| pid.parse().ok());
+            let slice = name.to_owned();
+            Some((id, Scope { slice, process }))
+        }));
     }
     found
 }

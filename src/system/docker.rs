@@ -15,9 +15,9 @@ mod transport;
 
 pub use images::PullProgress;
 pub use logs::{LogPiece, Tail};
+pub use read::AtStart;
 
 use crate::error::Error;
-use crate::plan::naming::ENGINES_SLICE;
 use crate::state::{self, Api, ContainerExit, ContainerHealth};
 use bollard::Docker;
 use bollard::errors::Error as EngineError;
@@ -144,17 +144,13 @@ impl Engine {
             .filter(|pid| *pid > 0))
     }
 
-    /// The slice that the processes of a container are put into when it is started; `None` for one that is gone.
+    /// What the processes of a container will be given when it is started; `None` for one that is gone.
     ///
     /// # Errors
     /// When the Engine fails.
-    pub async fn slice_at_start(&self, id: &str) -> Result<Option<String>, Error> {
-        let Some(container) = self.found(id).await? else {
-            return Ok(None);
-        };
-        let parent = container.host_config.and_then(|host| host.cgroup_parent);
-        let parent = parent.filter(|parent| !parent.is_empty());
-        Ok(Some(parent.unwrap_or_else(|| ENGINES_SLICE.to_owned())))
+    pub async fn at_start(&self, id: &str) -> Result<Option<AtStart>, Error> {
+        let container = self.found(id).await?;
+        Ok(container.map(|container| read::at_start(container.host_config.unwrap_or_default())))
     }
 
     /// How a container is. `now` is the time of its [`ContainerHealth::up`].

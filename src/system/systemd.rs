@@ -1,25 +1,22 @@
 //! systemd and its files: the only user of systemctl and systemd-run. What they refuse becomes our own sentences here.
 
+mod slices;
+
 use super::cgroups::{CGROUPS, has_service, is_populated};
-use super::files::{self, FINISHED};
+use super::files;
 use crate::diff::step::UnitAction;
 use crate::error::Error;
-use crate::plan::naming::{
-    PARENT_SLICE, PLAN_COPY, SHIM_STATE, SHIM_UNIT, SLICE_PREFIX, UNFINISHED,
-};
+use crate::plan::naming::{PARENT_SLICE, PLAN_COPY, SHIM_STATE, SHIM_UNIT, UNFINISHED};
 use crate::plan::unit_files::{self, DHCPCD, MANAGERS, ShimUnit};
 use crate::state::{NOT_READ, Slice, Systemd};
-use ipnet::Ipv4Net;
 use sd_notify::NotifyState;
+use slices::{opening_above, openings_below, read_unit, slice_of, slices_with_files};
+pub use slices::{running_scopes, try_in_new_scope};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
 use tokio::process::Command;
-
-/// The mode of the file of a slice whose processes do not follow it yet; then it is [`FINISHED`]. Changing the mode leaves the
-/// time alone by which systemd sees that it must read a file again.
-const PENDING: u32 = 0o600;
 
 const PROPERTIES: &str = "Id,ActiveState,UnitFileState,NeedDaemonReload,DropInPaths,ControlGroup,IPAddressDeny,IPAddressAllow";
 
@@ -44,7 +41,7 @@ pub async fn observe(wanted: &[String]) -> Result<Systemd, Error> {
     }
     let mut names = slices_with_files();
     names.extend(wanted.iter().cloned());
-    names.push(SHIM_UNIT.to_owned());
+    names.extend([SHIM_UNIT, ROOT_SLICE, PARENT_SLICE].map(str::to_owned));
     names.sort();
     names.dedup();
     systemd.shim.files = service_files();
@@ -80,10 +77,13 @@ pub async fn observe(wanted: &[String]) -> Result<Systemd, Error> {
             systemd.shim.active = runs;
             systemd.shim.enabled = get("UnitFileState") == "enabled" || is_linked();
             systemd.shim.stale = get("NeedDaemonReload") == "yes";
+        } else if [ROOT_SLICE, PARENT_SLICE].contains(&unit) {
+            systemd.openings.extend(opening_above(&properties));
         } else {
             systemd.slices.extend(slice_of(&properties));
         }
     }
+    systemd.openings.extend(openings_below());
     Ok(systemd)
 }
 
@@ -176,14 +176,8 @@ fn is_linked() -> bool {
     std::fs::symlink_metadata(unit_files::boot_link()).is_ok()
 }
 
-/// The names of all units that could be slices of ours.
-fn slices_with_files() -> Vec<String> {
-    let is_slice = |name: &str| {
-        let middle = name.strip_prefix(SLICE_PREFIX);
-        middle.is_some_and(|rest| rest.strip_suffix(".slice").is_some())
-    };
-    names_of_files(is_slice).collect()
-}
+/// The slice that everything is in.
+const ROOT_SLICE: &str = "-.slice";
 
 type Properties = BTreeMap<String, String>;
 
@@ -205,49 +199,6 @@ fn units_of(text: &str) -> Vec<Properties> {
     text.split("\n\n").map(properties).collect()
 }
 
-/// `None` for a slice that there is not: it has neither a file nor a cgroup.
-fn slice_of(properties: &Properties) -> Option<Slice> {
-    let get = |key: &str| properties.get(key).map(String::as_str).unwrap_or_default();
-    let name = get("Id");
-    let (file, pending) = read_unit(name);
-    let active = get("ActiveState") == "active";
-    if name.is_empty() || (file.is_none() && !active) {
-        return None;
-    }
-    let nets = |key: &str| -> Vec<Ipv4Net> {
-        let words = get(key).split_whitespace();
-        words.filter_map(|word| word.parse().ok()).collect()
-    };
-    let drop_ins = get("DropInPaths").split_whitespace();
-    let overrides = drop_ins.filter(|path| sets_addresses(Path::new(path)));
-    Some(Slice {
-        name: name.to_owned(),
-        file,
-        pending,
-        stale: get("NeedDaemonReload") == "yes",
-        active,
-        populated: is_populated(get("ControlGroup")),
-        deny: nets("IPAddressDeny"),
-        allow: nets("IPAddressAllow"),
-        overrides: overrides.map(str::to_owned).collect(),
-    })
-}
-
-/// The text of a unit's file, and whether it is pending.
-fn read_unit(name: &str) -> (Option<String>, bool) {
-    let path = unit_files::path(name);
-    let mode = std::fs::metadata(&path).map(|found| found.permissions().mode() & 0o777);
-    (
-        read(Path::new(&path)),
-        mode.is_ok_and(|mode| mode != FINISHED),
-    )
-}
-
-fn sets_addresses(path: &Path) -> bool {
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    text.contains("IPAddressDeny") || text.contains("IPAddressAllow")
-}
-
 /// Carries out an act. This is all that changes units and their files.
 ///
 /// # Errors
@@ -255,9 +206,9 @@ fn sets_addresses(path: &Path) -> bool {
 pub async fn carry_out(action: &UnitAction) -> Result<(), Error> {
     match action {
         UnitAction::WriteSlice { slice, is_new: _ } => {
-            write_slice(&slice.name, &unit_files::slice(slice))
+            slices::write(&slice.name, &unit_files::slice(slice))
         }
-        UnitAction::ApplySlice { name } => apply_slice(name).await,
+        UnitAction::ApplySlice { name, denied } => slices::apply(name, denied).await,
         UnitAction::WriteFile {
             path,
             text,
@@ -273,33 +224,6 @@ pub async fn carry_out(action: &UnitAction) -> Result<(), Error> {
         UnitAction::Restart { name } => restart(name).await,
         UnitAction::Stop { name } => stop(name).await,
     }
-}
-
-/// Writes the file of a slice. Until [`apply_slice`] it counts as pending.
-///
-/// # Errors
-/// When homelab may not.
-fn write_slice(name: &str, text: &str) -> Result<(), Error> {
-    files::write(Path::new(&unit_files::path(name)), text, PENDING)
-}
-
-/// Makes the processes of a slice follow its file, which systemd has read.
-///
-/// systemd 257 changes the filter of a running slice only when another unit is made in it: so one is, for a moment.
-///
-/// # Errors
-/// When systemd refuses.
-async fn apply_slice(name: &str) -> Result<(), Error> {
-    let properties = show(&[name.to_owned()]).await?;
-    let is_active = |properties: &Properties| {
-        properties.get("ActiveState").map(String::as_str) == Some("active")
-    };
-    if properties.iter().any(is_active) {
-        let slice = format!("--slice={name}");
-        let arguments = ["--quiet", "--collect", "--scope", &slice, "true"];
-        run("systemd-run", &arguments, &format!("apply slice `{name}`")).await?;
-    }
-    files::set_mode(Path::new(&unit_files::path(name)), FINISHED)
 }
 
 /// Makes systemd read its files again.

@@ -59,7 +59,8 @@ fn probe(protocol: &str, last: u8) -> String {
             "perl -MIO::Socket::INET -e '$s = IO::Socket::INET->new(PeerAddr => \"{address}:5353\", Proto => \"udp\"); \
              alarm 2; $s->send(\"question\") or exit 1; $s->recv($b, 99); exit($b ne \"question\")'"
         ),
-        _ => format!("ping -c 1 -W 2 {address}"),
+        // Not the one that busybox's shell would take.
+        _ => format!("/usr/bin/ping -c 1 -W 2 {address}"),
     }
 }
 
@@ -74,8 +75,9 @@ stop_signal = "SIGKILL"
 "#;
 
 /// The image of [`ECHO`]: the server's own Perl, and busybox.
-fn import_perl(pi: &Server) {
+pub fn import_perl(pi: &Server) {
     pi.sh("mkdir -p /tmp/perl && cp -a /srv/image/. /tmp/perl && cd / && \
+           cp -L --parents /usr/bin/ping $(ldd /usr/bin/ping | grep -o '/[^ ]*') /tmp/perl && \
            tar -ch usr/bin/perl usr/lib/*/perl-base lib64 lib/*-linux-gnu/lib[cm].so.6 lib/*-linux-gnu/libcrypt.so.1 | tar -C /tmp/perl -x && \
            tar -C /tmp/perl -c . | docker import - lab/perl:1 >/dev/null");
 }

@@ -19,6 +19,9 @@ if [ "$1" != inside ]; then
 fi
 
 root=$2 layer=$3 dir=$4
+# What a server may not do that is as an unprivileged container: see forbid.pl.
+forbidden=
+[ ! -e "$dir/forbid.pl" ] || forbidden=$(cat "$dir/forbid.pl")
 if [ -e "$dir/disk" ]; then
   # The loop device of a server that was just switched off goes with its last process: two of them would spoil the disk. Nothing
   # reaches it but what is synced (ext4(5), `commit`).
@@ -67,5 +70,7 @@ umount -l /.old
 rmdir /.old
 hostname server
 echo server >/etc/hostname
-exec env -i container=other PATH=/usr/sbin:/usr/bin:/sbin:/bin \
+forbid=()
+[ -z "$forbidden" ] || forbid=(perl -e "$forbidden")
+exec env -i container=other PATH=/usr/sbin:/usr/bin:/sbin:/bin "${forbid[@]}" \
   /lib/systemd/systemd --system --log-target=journal --show-status=0

@@ -420,7 +420,7 @@ const EAGER: &str = r#"
 [services.eager]
 image       = "lab/web:1"
 address     = { preprod = "192.168.1.233" }
-command     = ["sh", "-c", "i=0; while [ $i -lt 100 ]; do ping -c 1 -W 1 192.168.1.200 >/dev/null 2>&1 && touch /log/leak; i=$((i+1)); echo $i >/log/tries; sleep 0.1; done; sleep 9999"]
+command     = ["sh", "-c", "i=0; while [ $i -lt 100 ]; do /usr/bin/ping -c 1 -W 0.1 192.168.1.200 >/dev/null 2>&1 && touch /log/leak; /usr/bin/ping -c 1 -W 0.1 192.168.1.230 >/dev/null 2>&1 && touch /log/own; i=$((i+1)); echo $i >/log/tries; sleep 0.1; done; sleep 9999"]
 volumes     = ["log:/log"]
 restart     = "unless-stopped"
 stop_signal = "SIGKILL"
@@ -454,6 +454,7 @@ fn after_a_reboot_everything_is_as_before(suite: &str) {
         pi.try_sh(&format!("cat {log}/leak")).is_err(),
         "not one ping came through"
     );
+    pi.sh(&format!("cat {log}/own"));
 }
 
 fn the_parent_may_be_late(suite: &str) {

@@ -53,7 +53,7 @@ pub const HOMES: [(&str, &[&str]); 19] = [
             "plan/service/values",
         ],
     ),
-    ("socket2", &["system/arp", "verify/agent"]),
+    ("socket2", &["system/arp", "system/filter", "verify/agent"]),
     ("saphyr_parser", &["input/yaml"]),
     ("strsim", &["input/problem"]),
     ("annotate_snippets", &["report"]),
@@ -90,14 +90,21 @@ const WRITES: [&str; 8] = [
 /// What of the adapters only asks, only tells others on the LAN, or takes back what asking left in the kernel's table of
 /// neighbours; all else that others may call changes the machine and stands in the
 /// list of system.rs.
-pub const ASKS: [&str; 45] = [
+pub const ASKS: [&str; 52] = [
+    "is_frozen",
+    "that_can_be_tried",
+    "answer",
+    "try_scopes",
+    "running_scopes",
+    "try_in_new_scope",
+    "can_have_net_raw",
     "engine_started",
     "program_fault",
-    "slice_at_start",
+    "at_start",
     "ways",
     "cgroup_of_process",
     "slice_of_process",
-    "slices_by_container",
+    "scopes_by_container",
     "exit_soon",
     "has_processes",
     "is_permitted",

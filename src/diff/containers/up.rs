@@ -61,6 +61,7 @@ fn up_without_blocked(
         begun: BTreeMap::new(),
         waits: BTreeMap::new(),
         wanted: BTreeSet::new(),
+        tried: None,
     };
     if selection.pulls == PullPhase::Alone {
         up.pull_always(services);
@@ -86,6 +87,9 @@ fn up_without_blocked(
     }
     // Whoever goes or moves frees an address that another one may be waiting for, so all that makes room comes first.
     let renewed = renewed(services, &decisions);
+    up.warn_of_net_raw(services, &renewed);
+    let starts = decisions.iter().any(|it| *it != ContainerDecision::Keep);
+    up.try_slice(starts);
     let mut ready = Vec::new();
     for (service, decision) in services.iter().zip(&decisions) {
         let address = addresses.get(&service.container()).copied();
@@ -136,6 +140,8 @@ struct Up<'a> {
     waits: BTreeMap<(String, DependencyCondition), StepId>,
     /// The addresses that services of this run are to have.
     wanted: BTreeSet<Ipv4Addr>,
+    /// The step after which it is known that the slice is closed.
+    tried: Option<StepId>,
 }
 
 impl Up<'_> {
@@ -411,6 +417,7 @@ impl Up<'_> {
         }
         let (mut after, over) = self.wait_for_dependencies(service);
         after.extend(made.after);
+        after.extend(self.tried);
         after.extend(address.and_then(|address| self.freed.get(&address)));
         let name = service.container();
         let (action, cause) = match (decision, made.replaces) {

@@ -2,6 +2,7 @@
 
 use super::{StepText, Thing, Verb, WORKING};
 use crate::plan::{PlannedSlice, joined, unit_files};
+use std::net::Ipv4Addr;
 
 /// An act of systemd, or on one of its files.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,10 +14,12 @@ pub enum UnitAction {
         /// There was none.
         is_new: bool,
     },
-    /// Make processes that run in a slice already follow its file.
+    /// Make processes that run in a slice already follow its file, and see that the kernel refuses what it denies.
     ApplySlice {
         /// Its name.
         name: String,
+        /// What it denies, to be tried; where there is nothing, nothing is started in it.
+        denied: Vec<Ipv4Addr>,
     },
     /// Write a file of ours, or lines of ours in a file of a network manager.
     WriteFile {
@@ -104,7 +107,7 @@ impl UnitAction {
             Self::WriteSlice { slice, is_new: _ } => {
                 ("slice", slice.name.clone(), slice_detail(slice))
             }
-            Self::ApplySlice { name } => ("slice", name.clone(), String::new()),
+            Self::ApplySlice { name, denied: _ } => ("slice", name.clone(), String::new()),
             Self::WriteFile { path, .. } | Self::RemoveFile { path } => {
                 ("file", path.clone(), String::new())
             }

@@ -11,7 +11,7 @@ use crate::plan::naming::{
 };
 use crate::plan::{DependencyCondition, ip_range, unit_files};
 use crate::state::{
-    Api, Container, Docker, Endpoint, Health, Link, Network, Pool, Slice, State, Systemd,
+    Api, Container, Docker, Endpoint, Health, Link, Network, Pool, Slice, State, Systemd, Trial,
 };
 use ipnet::Ipv4Net;
 use std::collections::{BTreeMap, BTreeSet};
@@ -143,11 +143,14 @@ fn ask_systemd(action: &UnitAction, systemd: &mut Systemd) {
                 (slice.deny, slice.allow) = (listed(slice, "Deny"), listed(slice, "Allow"));
             }
         }
-        UnitAction::ApplySlice { name } => {
+        UnitAction::ApplySlice { name, denied } => {
             let found = systemd.slices.iter_mut().find(|slice| slice.name == *name);
             let slice = found.unwrap_or_else(|| unreachable!("there is no slice {name}"));
             assert!(!slice.stale, "{name} was not read");
             slice.pending = false;
+            if !denied.is_empty() {
+                (slice.active, slice.trial) = (true, Some(Trial::Refused));
+            }
         }
         UnitAction::RemoveFile { path } => remove_file(path, systemd),
         UnitAction::RemoveFolder { path } => {
@@ -395,6 +398,7 @@ fn create(new: &NewContainer, id: String, docker: &mut Docker) {
         ]),
         networks,
         volumes: new.carried.clone(),
+        net_raw: Some(service.has_net_raw()),
         ..Container::default()
     });
 }

@@ -79,6 +79,7 @@ impl EnvBuilder<'_> {
                 env: name,
                 host: raw.host_name.as_deref().unwrap_or_default(),
                 slice: slice.as_deref(),
+                is_isolated: self.isolation == Isolation::Enforced,
                 project: self.project,
                 lan: &lan,
                 networks: &networks,

@@ -271,7 +271,7 @@ impl Service {
 
     fn by_the_hosts_namespaces(&self) -> Vec<Bypass> {
         let mut found = Vec::new();
-        if self.network_mode.as_deref() == Some("host") && self.may_speak_raw() {
+        if self.network_mode.as_deref() == Some("host") && self.has_net_raw() {
             found.push(Bypass {
                 name: "host-network",
                 key: "network_mode",
@@ -381,10 +381,21 @@ impl Service {
         all.filter(|bypass| !self.accepted_bypasses.contains(bypass.name))
     }
 
-    fn may_speak_raw(&self) -> bool {
-        let has = |list: &[String], name: &str| list.iter().any(|one| one == name);
-        let is_dropped = has(&self.cap_drop, "ALL") || has(&self.cap_drop, "NET_RAW");
-        !is_dropped || has(&self.cap_add, "NET_RAW")
+    /// The capabilities that the Engine is told to take away: those of the file and, where environments are kept apart, `NET_RAW`,
+    /// unless the file asks for it. Docker gives it by default, and the frames of packet sockets pass a slice by.
+    pub fn dropped_capabilities(&self) -> Vec<String> {
+        let mut dropped = self.cap_drop.clone();
+        let mut added = self.cap_add.iter();
+        let asks_for_it = self.privileged || added.any(|one| one == "NET_RAW" || one == "ALL");
+        if self.is_isolated && !asks_for_it && has_net_raw(false, &[], &dropped) {
+            dropped.push("NET_RAW".to_owned());
+        }
+        dropped
+    }
+
+    /// Whether its processes are given `NET_RAW`.
+    pub fn has_net_raw(&self) -> bool {
+        has_net_raw(self.privileged, &self.cap_add, &self.dropped_capabilities())
     }
 
     fn setting(&self, key: &str) -> Option<&Json> {
@@ -395,6 +406,18 @@ impl Service {
         let list = self.setting(key).and_then(Json::as_array);
         list.into_iter().flatten().filter_map(Json::as_str)
     }
+}
+
+/// Whether Docker gives a container `NET_RAW` that is made with this: by default it does, `ALL` goes before the default, and what is
+/// added by its name before what is dropped (moby `oci/caps/utils.go`). Names are with their prefix `CAP_` or without.
+pub fn has_net_raw(is_privileged: bool, added: &[String], dropped: &[String]) -> bool {
+    let has = |list: &[String], name: &str| {
+        let mut names = list.iter();
+        names.any(|one| one.strip_prefix("CAP_").unwrap_or(one) == name)
+    };
+    let is_dropped = has(dropped, "NET_RAW");
+    let by_default = !is_dropped && (has(added, "ALL") || !has(dropped, "ALL"));
+    is_privileged || by_default || (has(added, "NET_RAW") && !has(added, "ALL"))
 }
 
 /// Whether a rule of devices (`c 188:* rmw`) lets in all devices, disks or memory: `mem` has the major number 1.

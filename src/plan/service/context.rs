@@ -13,6 +13,8 @@ pub(in crate::plan) struct ServiceContext<'a> {
     pub host: &'a str,
     /// The slice of the environment's containers, when it has one.
     pub slice: Option<&'a str>,
+    /// Whether the environment is kept apart from the others.
+    pub is_isolated: bool,
     /// The merged Compose files of the environment.
     pub project: &'a Project,
     /// The names under which the files know the LAN.

@@ -27,6 +27,7 @@ impl CompleteService {
             compose_files: _,
             host: _,
             slice,
+            is_isolated: _, // a container that was made before it counted stays until it is made anew
             replica: _,
             container_name,
             is_active: _,

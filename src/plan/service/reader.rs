@@ -43,6 +43,7 @@ pub(in crate::plan) fn read(
         compose_files: context.project.files.clone(),
         host: context.host.to_owned(),
         slice: context.slice.map(str::to_owned),
+        is_isolated: context.is_isolated,
         replica: 1,
         ..Service::default()
     };

@@ -1,7 +1,9 @@
 //! The Engine's own types to ours.
 
+use crate::plan::has_net_raw;
+use crate::plan::naming::ENGINES_SLICE;
 use crate::state::{self, Health, Mount, Pool};
-use bollard::models::{ContainerSummary, EndpointSettings, IpamConfig, Network};
+use bollard::models::{ContainerSummary, EndpointSettings, HostConfig, IpamConfig, Network};
 use std::net::Ipv4Addr;
 
 /// A network of the Engine.
@@ -92,6 +94,28 @@ pub(super) fn container_of(container: ContainerSummary) -> state::Container {
             })
             .collect(),
         slice: None,
+        net_raw: None,
+    }
+}
+
+/// What the processes of a container will be given when it is started.
+pub struct AtStart {
+    /// Their slice.
+    pub slice: String,
+    /// The capability `NET_RAW`.
+    pub net_raw: bool,
+}
+
+/// As a container was made.
+pub(super) fn at_start(made: HostConfig) -> AtStart {
+    let parent = made.cgroup_parent.filter(|parent| !parent.is_empty());
+    AtStart {
+        slice: parent.unwrap_or_else(|| ENGINES_SLICE.to_owned()),
+        net_raw: has_net_raw(
+            made.privileged.unwrap_or_default(),
+            &made.cap_add.unwrap_or_default(),
+            &made.cap_drop.unwrap_or_default(),
+        ),
     }
 }
 
@@ -158,6 +182,30 @@ mod tests {
             .get("homelab-prod")
             .and_then(|e| e.address);
         assert_eq!(address, Some(Ipv4Addr::new(192, 168, 1, 200)));
+    }
+
+    #[test]
+    fn net_raw_is_given_unless_it_is_dropped() {
+        let given = |privileged: bool, added: &[&str], dropped: &[&str]| {
+            let list = |names: &[&str]| Some(names.iter().map(|&name| name.to_owned()).collect());
+            at_start(HostConfig {
+                privileged: Some(privileged),
+                cap_add: list(added),
+                cap_drop: list(dropped),
+                ..HostConfig::default()
+            })
+            .net_raw
+        };
+        assert!(at_start(HostConfig::default()).net_raw);
+        assert!(given(false, &["CAP_CHOWN"], &["CAP_MKNOD"]));
+        assert!(given(true, &[], &["ALL"]));
+        assert!(given(false, &["CAP_NET_RAW"], &["ALL"]));
+        assert!(given(false, &["NET_RAW"], &["NET_RAW"]));
+        assert!(given(false, &["ALL"], &["ALL"]));
+        for dropped in ["ALL", "NET_RAW", "CAP_NET_RAW"] {
+            assert!(!given(false, &[], &[dropped]), "{dropped}");
+        }
+        assert!(!given(false, &["ALL"], &["NET_RAW"]));
     }
 
     #[test]

@@ -253,7 +253,7 @@ fn host_config(new: &NewContainer) -> Result<HostConfig, Error> {
         port_bindings: (!service.ports.is_empty()).then(|| port_bindings(service)),
         restart_policy: Some(restart_policy(service.restart)),
         cap_add: Some(service.cap_add.clone()),
-        cap_drop: Some(service.cap_drop.clone()),
+        cap_drop: Some(service.dropped_capabilities()),
         devices: Some(service.devices.iter().map(device_mapping).collect()),
         cgroup_parent: service.slice.clone().or(settings.cgroup_parent.clone()),
         privileged: Some(service.privileged),

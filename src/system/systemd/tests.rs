@@ -1,6 +1,7 @@
 //! What `systemctl show` writes becomes a slice.
 
-use super::{one_line, slice_of, units_of};
+use super::slices::slice_of;
+use super::{one_line, units_of};
 
 const SHOWN: &str = "\
 Id=homelab-none.slice

@@ -1,8 +1,9 @@
 //! What lets environments reach each other although they are to be kept apart. Pure.
 
 use super::Up;
-use crate::diff::named;
+use crate::diff::{named, net_raw, slices};
 use crate::plan::{CompleteService, Isolation, Service};
+use crate::state::Container;
 use std::collections::{BTreeMap, BTreeSet};
 
 impl Up<'_> {
@@ -25,6 +26,28 @@ impl Up<'_> {
                 "give each environment a network of its own, or join it in one environment only",
             );
         }
+    }
+
+    /// Sees that the slice is closed before something is started in it, when nothing runs there by which that was tried already.
+    pub(super) fn try_slice(&mut self, starts: bool) {
+        let slice = self.selection.plan.slice(self.selection.env);
+        let trial = slice.and_then(|slice| slices::trial(&slice, self.state));
+        if let Some(trial) = trial.filter(|_| starts) {
+            let cause = "containers start when it is closed";
+            self.tried = Some(self.diff.push(trial, cause, &[]));
+        }
+    }
+
+    /// Names containers that keep a right which services are not given any more.
+    pub(super) fn warn_of_net_raw(
+        &mut self,
+        services: &[CompleteService],
+        renewed: &BTreeSet<String>,
+    ) {
+        let services = services.iter().map(|service| &**service);
+        let is_renewed = |container: &Container| renewed.contains(&container.name);
+        let found = net_raw::left_over(services, self.state, is_renewed);
+        self.diff.warnings.extend(found);
     }
 
     /// Names volumes whose data another environment changes too. Who writes `external` knows.

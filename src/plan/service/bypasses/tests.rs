@@ -14,7 +14,7 @@ fn of(keys: &str) -> Vec<&'static str> {
 }
 
 /// Keys of a service, and the names of the ways out that they are.
-const SETTINGS: [(&str, &[&str]); 55] = [
+const SETTINGS: [(&str, &[&str]); 57] = [
     ("privileged: true", &["privileged"]),
     ("cap_add: [ALL]", &["all-capabilities"]),
     ("cap_add: [SYS_ADMIN]", &["cap-sys-admin"]),
@@ -27,7 +27,15 @@ const SETTINGS: [(&str, &[&str]); 55] = [
     ("cap_add: [DAC_READ_SEARCH]", &["cap-dac-read-search"]),
     ("pid: host", &["pid-host"]),
     ("ipc: host", &["ipc-host"]),
-    ("network_mode: host", &["host-network"]),
+    ("network_mode: host", &[]),
+    (
+        "network_mode: host\n    cap_add: [NET_RAW]",
+        &["cap-net-raw", "host-network"],
+    ),
+    (
+        "cap_add: [ALL]\n    cap_drop: [NET_RAW]",
+        &["all-capabilities"],
+    ),
     (
         "security_opt: [\"systempaths=unconfined\"]",
         &["systempaths"],
@@ -142,4 +150,36 @@ fn each_way_out_has_a_name_to_say_that_it_is_meant() {
     ] {
         assert!(known.contains(name), "{name}");
     }
+}
+
+#[test]
+fn net_raw_is_taken_away_from_who_does_not_ask_for_it() {
+    let dropped = |is_isolated: bool, added: &[&str], dropped: &[&str]| {
+        let list = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+        let service = Service {
+            is_isolated,
+            cap_add: list(added),
+            cap_drop: list(dropped),
+            ..Service::default()
+        };
+        (
+            service.dropped_capabilities().join(" "),
+            service.has_net_raw(),
+        )
+    };
+    let (taken, kept) = (
+        |list: &str| (list.to_owned(), false),
+        |list: &str| (list.to_owned(), true),
+    );
+    assert_eq!(dropped(true, &[], &[]), taken("NET_RAW"));
+    assert_eq!(
+        dropped(true, &["CHOWN"], &["MKNOD"]),
+        taken("MKNOD NET_RAW")
+    );
+    assert_eq!(dropped(true, &[], &["NET_RAW"]), taken("NET_RAW"));
+    assert_eq!(dropped(true, &[], &["ALL"]), taken("ALL"));
+    assert_eq!(dropped(true, &["NET_RAW"], &[]), kept(""));
+    assert_eq!(dropped(true, &["NET_RAW"], &["ALL"]), kept("ALL"));
+    assert_eq!(dropped(true, &["ALL"], &[]), kept(""));
+    assert_eq!(dropped(false, &[], &[]), kept(""));
 }
