@@ -137,7 +137,9 @@ pub fn open(plan: &Plan, state: &State) -> Vec<Diagnostic> {
     let mut all = Vec::new();
     for slice in plan.slices() {
         all.extend(openings(&slice, state).map(|opening| opening_error(&slice, opening)));
+        // Of one that is not as written that is told.
         let found = state.systemd.slice(&slice.name);
+        let found = found.filter(|found| is_as_written(&slice, found, state));
         if let Some((address, unit)) = found.and_then(let_out) {
             all.push(preflight::not_filtered(&slice.name, unit, address));
         }

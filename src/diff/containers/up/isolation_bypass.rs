@@ -32,9 +32,18 @@ impl Up<'_> {
     pub(super) fn try_slice(&mut self, starts: bool) {
         let slice = self.selection.plan.slice(self.selection.env);
         let trial = slice.and_then(|slice| slices::trial(&slice, self.state));
-        if let Some(trial) = trial.filter(|_| starts) {
+        let Some(trial) = trial.filter(|_| starts) else {
+            return;
+        };
+        if self.state.net_admin {
             let cause = "containers start when it is closed";
             self.tried = Some(self.diff.push(trial, cause, &[]));
+        } else {
+            let env = &self.selection.env.name;
+            let what = format!(
+                "whether the kernel keeps environment `{env}` apart was not tried: not permitted"
+            );
+            self.diff.warn(what, "run homelab as root");
         }
     }
 
