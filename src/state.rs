@@ -26,6 +26,8 @@ pub const NOT_READ: &str = "(not read)";
 pub struct State {
     /// Whether this process may change links, addresses and routes.
     pub net_admin: bool,
+    /// Whether links have a switch for IPv6 that can be set: the kernel has IPv6, and its settings are not read-only here.
+    pub ipv6_switch: bool,
     /// All links of this network namespace.
     pub links: Vec<Link>,
     /// The unicast IPv4 routes of the main table.
@@ -108,6 +110,9 @@ pub struct Link {
     pub addressed: Option<u64>,
     /// `net.ipv4.conf.NAME.arp_filter`.
     pub arp_filter: bool,
+    /// Whether it takes part in IPv6: `net.ipv6.conf.NAME.disable_ipv6` is there, and 0.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub ipv6: bool,
     /// How long its packets may be, in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,

@@ -19,6 +19,7 @@ mod files;
 mod ghosts;
 mod growth;
 mod home;
+mod ipv6;
 mod isolation;
 mod kills;
 mod main_job;

@@ -48,6 +48,7 @@ fn ask_kernel(action: &LinkAction, state: &mut State) {
                 mode: Some("bridge".to_owned()),
                 parent: Some(parent.clone()),
                 mac: Some(*mac),
+                ipv6: state.ipv6_switch,
                 ..Link::default()
             });
         }
@@ -65,6 +66,10 @@ fn ask_kernel(action: &LinkAction, state: &mut State) {
             link(state, name, &|link| link.alias = Some(alias.clone()));
         }
         LinkAction::SetArpFilter { name } => link(state, name, &|link| link.arp_filter = true),
+        LinkAction::DisableIpv6 { name } => {
+            assert!(state.ipv6_switch, "there is no switch");
+            link(state, name, &|link| link.ipv6 = false);
+        }
         LinkAction::SetMtu { name, mtu } => link(state, name, &|link| link.mtu = Some(*mtu)),
         LinkAction::AddAddress { name, address } => {
             link(state, name, &|link| link.addresses.push(*address));
