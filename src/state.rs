@@ -12,7 +12,7 @@ use crate::error::Diagnostic;
 use crate::plan::Mac;
 use crate::plan::naming::{self, LINK_ALIAS_PREFIX};
 use crate::plan::unit_files;
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -195,9 +195,9 @@ pub struct Slice {
     /// Processes are in it.
     pub populated: bool,
     /// What systemd denies its processes.
-    pub deny: Vec<Ipv4Net>,
+    pub deny: Vec<IpNet>,
     /// What systemd allows them all the same.
-    pub allow: Vec<Ipv4Net>,
+    pub allow: Vec<IpNet>,
     /// Drop-ins that set one of the two.
     pub overrides: Vec<String>,
 }

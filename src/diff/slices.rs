@@ -7,7 +7,7 @@ use crate::error::Diagnostic;
 use crate::plan::naming::{PARENT_SLICE, slice_name};
 use crate::plan::{Limits, Plan, PlannedSlice, joined, unit_files};
 use crate::state::{Slice, State};
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 /// Where `systemctl set-property` puts its drop-ins, one for each property.
 const SET_PROPERTY: [&str; 2] = [
@@ -135,13 +135,12 @@ fn difference(slice: &PlannedSlice, found: &Slice) -> Option<Cause> {
     if is_effective(slice, found) {
         return None;
     }
-    let list = |deny: &[Ipv4Net]| match deny {
+    let list = |deny: &[IpNet]| match deny {
         [] => "empty".to_owned(),
         nets => joined(nets, " "),
     };
     let difference = if slice.deny.iter().all(|net| is_denied(*net, found)) {
-        let allow: Vec<Ipv4Net> = slice.allow.iter().copied().map(Ipv4Net::from).collect();
-        differs("IPAddressAllow", &list(&found.allow), &list(&allow))
+        differs("IPAddressAllow", &list(&found.allow), &list(&slice.allow))
     } else {
         differs("IPAddressDeny", &list(&found.deny), &list(&slice.deny))
     };
@@ -155,20 +154,20 @@ fn object(name: &str) -> Object {
     Object::new("slice", name)
 }
 
-fn is_denied(net: Ipv4Net, found: &Slice) -> bool {
+fn is_denied(net: IpNet, found: &Slice) -> bool {
     found.deny.iter().any(|denied| denied.contains(&net))
 }
 
 /// Whether systemd denies at least what the plan denies and allows what it allows there. More may be denied by a drop-in of
 /// the owner.
 fn is_effective(slice: &PlannedSlice, found: &Slice) -> bool {
-    let allowed: Vec<Ipv4Net> = slice.allow.iter().copied().map(Ipv4Net::from).collect();
-    let overlap = |a: &Ipv4Net, b: &Ipv4Net| a.contains(b) || b.contains(a);
-    let is_hole = |net: &Ipv4Net| {
-        slice.deny.iter().any(|denied| overlap(denied, net)) && !allowed.contains(net)
+    let overlap = |a: &IpNet, b: &IpNet| a.contains(b) || b.contains(a);
+    let is_hole = |net: &IpNet| {
+        slice.deny.iter().any(|denied| overlap(denied, net)) && !slice.allow.contains(net)
     };
     slice.deny.iter().all(|net| is_denied(*net, found))
-        && allowed
+        && slice
+            .allow
             .iter()
             .all(|net| found.allow.iter().any(|found| found.contains(net)))
         && !found.allow.iter().any(is_hole)

@@ -9,7 +9,7 @@ use crate::plan::naming::{
 };
 use crate::plan::unit_files::{self, DHCPCD, MANAGERS, ShimUnit};
 use crate::state::{NOT_READ, Slice, Systemd};
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use sd_notify::NotifyState;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
@@ -214,7 +214,7 @@ fn slice_of(properties: &Properties) -> Option<Slice> {
     if name.is_empty() || (file.is_none() && !active) {
         return None;
     }
-    let nets = |key: &str| -> Vec<Ipv4Net> {
+    let nets = |key: &str| -> Vec<IpNet> {
         let words = get(key).split_whitespace();
         words.filter_map(|word| word.parse().ok()).collect()
     };

@@ -74,7 +74,7 @@ stop_signal = "SIGKILL"
 "#;
 
 /// The image of [`ECHO`]: the server's own Perl, and busybox.
-fn import_perl(pi: &Server) {
+pub fn import_perl(pi: &Server) {
     pi.sh("mkdir -p /tmp/perl && cp -a /srv/image/. /tmp/perl && cd / && \
            tar -ch usr/bin/perl usr/lib/*/perl-base lib64 lib/*-linux-gnu/lib[cm].so.6 lib/*-linux-gnu/libcrypt.so.1 | tar -C /tmp/perl -x && \
            tar -C /tmp/perl -c . | docker import - lab/perl:1 >/dev/null");
@@ -163,7 +163,7 @@ fn environments_are_kept_apart(suite: &str) {
     let (home, mut pi) = home_and_pi(suite);
     both_environments(&pi);
     check_apart(&pi, "in a fresh start");
-    // The slices deny IPv4 addresses, and there is no other way: Docker switches IPv6 off in these networks.
+    // Nobody turned IPv6 on, and Docker leaves it off in these networks; ipv6.rs has those who do.
     for container in ["whoami-prod", "whoami-preprod"] {
         let off = "cat /proc/sys/net/ipv6/conf/eth0/disable_ipv6";
         assert_eq!(pi.sh(&format!("docker exec {container} {off}")), "1\n");

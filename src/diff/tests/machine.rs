@@ -13,7 +13,7 @@ use crate::plan::{DependencyCondition, ip_range, unit_files};
 use crate::state::{
     Api, Container, Docker, Endpoint, Health, Link, Network, Pool, Slice, State, Systemd,
 };
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Carries a step out.
@@ -195,16 +195,12 @@ fn stop(name: &str, systemd: &mut Systemd) {
 }
 
 /// What systemd reads of a slice's file.
-fn listed(slice: &Slice, what: &str) -> Vec<Ipv4Net> {
+fn listed(slice: &Slice, what: &str) -> Vec<IpNet> {
     let key = format!("IPAddress{what}=");
     let text = slice.file.as_deref().unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix(&key));
     let words = line.unwrap_or_default().split_whitespace();
-    let net = |word: &str| {
-        word.parse()
-            .or_else(|_| word.parse().map(|a: std::net::Ipv4Addr| a.into()))
-    };
-    words.filter_map(|word| net(word).ok()).collect()
+    words.filter_map(|word| word.parse().ok()).collect()
 }
 
 fn ask_about_network(action: &NetworkAction, step: usize, state: &mut State) {
