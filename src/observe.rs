@@ -23,6 +23,7 @@ pub async fn links(netlink: &Netlink) -> Result<State, Error> {
     Ok(State {
         seed: RandomState::new().hash_one(0),
         net_admin: Netlink::has_net_admin(),
+        ipv6_switch: Netlink::has_ipv6_switch(),
         links,
         routes,
         ..State::default()

@@ -12,7 +12,7 @@ use crate::error::Diagnostic;
 use crate::plan::Mac;
 use crate::plan::naming::{self, LINK_ALIAS_PREFIX};
 use crate::plan::unit_files;
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -26,6 +26,8 @@ pub const NOT_READ: &str = "(not read)";
 pub struct State {
     /// Whether this process may change links, addresses and routes.
     pub net_admin: bool,
+    /// Whether links have a switch for IPv6 that can be set: the kernel has IPv6, and its settings are not read-only here.
+    pub ipv6_switch: bool,
     /// All links of this network namespace.
     pub links: Vec<Link>,
     /// The unicast IPv4 routes of the main table.
@@ -108,6 +110,9 @@ pub struct Link {
     pub addressed: Option<u64>,
     /// `net.ipv4.conf.NAME.arp_filter`.
     pub arp_filter: bool,
+    /// Whether it takes part in IPv6: `net.ipv6.conf.NAME.disable_ipv6` is there, and 0.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub ipv6: bool,
     /// How long its packets may be, in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
@@ -192,9 +197,9 @@ pub struct Slice {
     /// Processes are in it.
     pub populated: bool,
     /// What systemd denies its processes.
-    pub deny: Vec<Ipv4Net>,
+    pub deny: Vec<IpNet>,
     /// What systemd allows them all the same.
-    pub allow: Vec<Ipv4Net>,
+    pub allow: Vec<IpNet>,
     /// Drop-ins that set one of the two.
     pub overrides: Vec<String>,
     /// What the kernel does with packets from within to what the plan denies; when that was tried.
@@ -228,7 +233,7 @@ pub struct Opening {
     #[serde(default)]
     pub slice: Option<String>,
     /// What it allows.
-    pub allow: Vec<Ipv4Net>,
+    pub allow: Vec<IpNet>,
     /// The files that say so, as far as they were found.
     #[serde(default)]
     pub files: Vec<String>,

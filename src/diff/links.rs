@@ -335,6 +335,7 @@ impl ShimSteps<'_> {
             let action = LinkAction::SetArpFilter { name: name() };
             configured.push(self.add(diff, action, ("arp_filter", "0", "1"), cause, &marked));
         }
+        configured.extend(self.disable_ipv6(diff, &marked));
         configured.extend(self.follow_mtu(diff, &marked));
         let address = Ipv4Net::from(self.shim.address);
         let found = self.existing.map(|link| link.addresses.as_slice());
@@ -363,6 +364,18 @@ impl ShimSteps<'_> {
             last = vec![self.add(diff, action, ("state", "down", "up"), "it is down", &last)];
         }
         self.push_routes(diff, last)
+    }
+
+    /// From its own router advertisements a shim would get addresses that no plan knows, and the host a second default route.
+    fn disable_ipv6(&self, diff: &mut Diff, marked: &[StepId]) -> Option<StepId> {
+        // The service of an older version's unit sees no switch, and keeps everything else.
+        let is_due = self.state.ipv6_switch && self.existing.is_none_or(|link| link.ipv6);
+        is_due.then(|| {
+            let name = self.name.to_owned();
+            let action = LinkAction::DisableIpv6 { name };
+            let cause = "a router's advertisements are for the parent alone";
+            self.add(diff, action, ("disable_ipv6", "0", "1"), cause, marked)
+        })
     }
 
     /// A macvlan link has its parent's MTU when it is made, and shrinks with it, but does not grow with it.

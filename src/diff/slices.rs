@@ -7,7 +7,7 @@ use crate::error::Diagnostic;
 use crate::plan::naming::{PARENT_SLICE, slice_name};
 use crate::plan::{Limits, Plan, PlannedSlice, joined, unit_files};
 use crate::state::{Opening, Slice, State, Trial};
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use std::net::Ipv4Addr;
 
 /// Where `systemctl set-property` puts its drop-ins, one for each property.
@@ -250,13 +250,12 @@ fn written_difference(slice: &PlannedSlice, found: &Slice) -> Option<Cause> {
     if is_effective(slice, found) {
         return None;
     }
-    let list = |deny: &[Ipv4Net]| match deny {
+    let list = |deny: &[IpNet]| match deny {
         [] => "empty".to_owned(),
         nets => joined(nets, " "),
     };
     let difference = if slice.deny.iter().all(|net| is_denied(*net, found)) {
-        let allow: Vec<Ipv4Net> = slice.allow.iter().copied().map(Ipv4Net::from).collect();
-        differs("IPAddressAllow", &list(&found.allow), &list(&allow))
+        differs("IPAddressAllow", &list(&found.allow), &list(&slice.allow))
     } else {
         differs("IPAddressDeny", &list(&found.deny), &list(&slice.deny))
     };
@@ -270,25 +269,24 @@ fn object(name: &str) -> Object {
     Object::new("slice", name)
 }
 
-fn is_denied(net: Ipv4Net, found: &Slice) -> bool {
+fn is_denied(net: IpNet, found: &Slice) -> bool {
     found.deny.iter().any(|denied| denied.contains(&net))
 }
 
 /// Whether systemd denies at least what the plan denies and allows what it allows there. More may be denied by a drop-in of
 /// the owner.
 fn is_effective(slice: &PlannedSlice, found: &Slice) -> bool {
-    let mut allowed = slice.allow.iter().copied().map(Ipv4Net::from);
+    let mut allowed = slice.allow.iter();
     slice.deny.iter().all(|net| is_denied(*net, found))
-        && allowed.all(|net| found.allow.iter().any(|found| found.contains(&net)))
+        && allowed.all(|net| found.allow.iter().any(|found| found.contains(net)))
         && !found.allow.iter().any(|net| is_hole(*net, slice))
 }
 
 /// Whether what is allowed opens something that a slice denies.
-fn is_hole(net: Ipv4Net, slice: &PlannedSlice) -> bool {
+fn is_hole(net: IpNet, slice: &PlannedSlice) -> bool {
     let mut denied = slice.deny.iter();
-    let mut planned = slice.allow.iter().copied().map(Ipv4Net::from);
     denied.any(|denied| denied.contains(&net) || net.contains(denied))
-        && !planned.any(|it| it == net)
+        && !slice.allow.contains(&net)
 }
 
 /// What makes running processes follow a slice, and sees that it is closed.

@@ -2,11 +2,11 @@
 //! Pure.
 
 use super::naming::slice_name;
-use super::{Bypass, Env, Host, Plan, Range, Service};
+use super::{Bypass, ComposeNetwork, Env, Host, Plan, Range, Service};
 use crate::error::Diagnostic;
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Whether environments are kept apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -79,6 +79,28 @@ impl fmt::Display for Cpus {
     }
 }
 
+/// All of IPv6. No environment has a range of it on the LAN, where every container whose IPv6 is on gives itself addresses: link-local ones,
+/// and others from a router's advertisements (RFC 4862).
+const IPV6: IpNet = v6(Ipv6Addr::UNSPECIFIED, 0);
+
+/// Containers reach themselves.
+const LOOPBACK: IpNet = v6(Ipv6Addr::LOCALHOST, 128);
+
+/// Whom a container asks for a hardware address (solicited-node multicast, RFC 4291, section 2.7.1). The kernel asks by a socket that
+/// belongs to the container's cgroup. On the LAN nobody in another environment hears it: there the sender is denied.
+const SOLICITED_NODES: IpNet = v6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00, 0), 104);
+
+/// What every link has for itself, and what goes to many: never a network's own.
+const NOBODYS: [IpNet; 3] = [
+    LOOPBACK,
+    v6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10),
+    v6(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8),
+];
+
+const fn v6(address: Ipv6Addr, prefix: u8) -> IpNet {
+    IpNet::V6(Ipv6Net::new_assert(address, prefix))
+}
+
 /// A slice as the plan wants it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlannedSlice {
@@ -86,11 +108,12 @@ pub struct PlannedSlice {
     pub name: String,
     /// The environment that it is for.
     pub env: String,
-    /// What its processes neither reach nor hear: the exact cover of the other environments' ranges. Not the next wider
-    /// CIDR, which would have the shims in it: what a host sends to a container comes from there.
-    pub deny: Vec<Ipv4Net>,
-    /// What they reach all the same: hosts and shims inside those ranges (`IPAddressAllow=` wins over `IPAddressDeny=`).
-    pub allow: Vec<Ipv4Addr>,
+    /// What its processes neither reach nor hear: the exact cover of the other environments' ranges, and all of IPv6. Not the next
+    /// wider CIDR, which would have the shims in it: what a host sends to a container comes from there.
+    pub deny: Vec<IpNet>,
+    /// What they reach all the same (`IPAddressAllow=` wins over `IPAddressDeny=`): hosts and shims inside those ranges, the loopback,
+    /// and the environment's own bridges that have a subnet of IPv6.
+    pub allow: Vec<IpNet>,
     /// What its processes may use.
     pub limits: Limits,
 }
@@ -99,13 +122,19 @@ pub struct PlannedSlice {
 const TRIED: usize = 256;
 
 impl PlannedSlice {
-    /// Addresses that its processes must not reach, at most 256, by which the filter of the kernel is tried.
+    /// IPv4 addresses that its processes must not reach, at most 256, by which the filter of the kernel is tried.
     pub fn denied_addresses(&self) -> Vec<Ipv4Addr> {
-        let all = self.deny.iter().flat_map(|net| {
+        let nets = self.deny.iter().filter_map(|net| match net {
+            IpNet::V4(net) => Some(*net),
+            IpNet::V6(_) => None,
+        });
+        let all = nets.flat_map(|net| {
             let (first, last) = (u32::from(net.network()), u32::from(net.broadcast()));
             (first..=last).map(Ipv4Addr::from)
         });
-        let denied = all.filter(|address| !self.allow.contains(address));
+        let is_allowed =
+            |address: &Ipv4Addr| self.allow.contains(&IpNet::from(IpAddr::V4(*address)));
+        let denied = all.filter(|address| !is_allowed(address));
         denied.take(TRIED).collect()
     }
 }
@@ -153,9 +182,17 @@ impl Plan {
             std::iter::once(host.address).chain(shims)
         });
         let is_denied = |address: &Ipv4Addr| denied.iter().any(|range| range.contains(*address));
-        let mut allow: Vec<Ipv4Addr> = machines.filter(is_denied).collect();
+        let machines = machines.filter(is_denied).map(Ipv4Net::from);
+        let mut allow: Vec<IpNet> = machines.map(IpNet::V4).collect();
+        let ranges = denied.iter().flat_map(|range| range.subnets());
+        let mut deny: Vec<IpNet> = ranges.map(IpNet::V4).collect();
+        if !denied.is_empty() {
+            deny.push(IPV6);
+            allow.push(LOOPBACK);
+            allow.extend(own_ipv6(env));
+        }
         allow.sort_unstable();
-        let mut deny: Vec<Ipv4Net> = denied.iter().flat_map(|range| range.subnets()).collect();
+        allow.dedup();
         deny.sort_unstable();
         Some(PlannedSlice {
             name: slice_name(&env.name),
@@ -165,6 +202,28 @@ impl Plan {
             limits: env.limits,
         })
     }
+}
+
+/// What an environment's containers reach over IPv6: each other, on bridges of its own, and what finds their hardware addresses there.
+fn own_ipv6(env: &Env) -> Vec<IpNet> {
+    let mut own: Vec<IpNet> = env.networks.iter().flat_map(ipv6_subnets).collect();
+    if !own.is_empty() {
+        own.push(SOLICITED_NODES);
+    }
+    own
+}
+
+/// The subnets of IPv6 that a Compose file says for a bridge of its environment's own.
+pub(super) fn ipv6_subnets(network: &ComposeNetwork) -> impl Iterator<Item = IpNet> {
+    let driver = network.driver.as_deref().unwrap_or("bridge");
+    let is_own = driver == "bridge" && !network.is_external && network.ipv6 == Some(true);
+    let pools = network.pools.iter().filter(move |_| is_own);
+    let subnets = pools.filter_map(|pool| Some(pool.subnet.as_ref()?.value?.trunc()));
+    subnets.filter(|net| {
+        let mut nobodys = NOBODYS.iter();
+        let is_nobodys = nobodys.any(|other| other.contains(net) || net.contains(other));
+        matches!(net, IpNet::V6(_)) && !is_nobodys
+    })
 }
 
 #[cfg(test)]

@@ -39,13 +39,14 @@ const CHECKS: [fn(&PlanBuilder, &mut Problems); 22] = [
     services::dependencies_have_an_order,
 ];
 
-const WARNINGS: [fn(&PlanBuilder, &mut Problems); 6] = [
+const WARNINGS: [fn(&PlanBuilder, &mut Problems); 7] = [
     warnings::hosts_in_dhcp,
     warnings::hosts_in_environments,
     warnings::dependencies_on_other_hosts,
     warnings::pools_beyond_private_addresses,
     warnings::pools_over_own_lans,
     warnings::ways_out_of_the_isolation,
+    warnings::networks_whose_ipv6_is_denied,
 ];
 
 /// Runs every rule.

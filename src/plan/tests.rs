@@ -243,8 +243,8 @@ fn a_slice_denies_exactly_the_other_environments() {
         slice("prod"),
         (
             "homelab-prod.slice".to_owned(),
-            "192.168.1.224/28 192.168.1.240/29 192.168.1.248/31".to_owned(),
-            String::new()
+            "192.168.1.224/28 192.168.1.240/29 192.168.1.248/31 ::/0".to_owned(),
+            "::1/128".to_owned()
         )
     );
     // The Pi, .204, is a host inside the range of production.
@@ -252,8 +252,8 @@ fn a_slice_denies_exactly_the_other_environments() {
         slice("preprod"),
         (
             "homelab-preprod.slice".to_owned(),
-            "192.168.1.192/27".to_owned(),
-            "192.168.1.204".to_owned()
+            "192.168.1.192/27 ::/0".to_owned(),
+            "192.168.1.204/32 ::1/128".to_owned()
         )
     );
 }
@@ -281,6 +281,53 @@ fn composed(native: &str, compose: &str) -> Plan {
         .compose(compose)
         .env_files(&addresses)
         .plan()
+}
+
+#[test]
+fn a_slice_allows_the_ipv6_of_its_own_bridges_alone() {
+    let plan = composed(
+        "",
+        "services: {web: {image: web, networks: {home: {ipv4_address: $ADDRESS}, back: , wide: , away: , theirs: , older: }}}\n\
+         networks:\n  \
+         home: {driver: macvlan}\n  \
+         back: {enable_ipv6: true, ipam: {config: [{subnet: 172.30.0.0/24}, {subnet: 'fd00:aa::1/64'}]}}\n  \
+         wide: {enable_ipv6: true, ipam: {config: [{subnet: 'fe80::/64'}, {subnet: '::/0'}]}}\n  \
+         away: {driver: ipvlan, enable_ipv6: true, ipam: {config: [{subnet: 'fd00:bb::/64'}]}}\n  \
+         theirs: {external: true, name: theirs}\n  \
+         older: {ipam: {config: [{subnet: 'fd00:cc::/64'}]}}\n",
+    );
+    let slice = plan.slice(env(&plan, "prod"));
+    let allow = slice.map(|slice| joined(&slice.allow, " "));
+    assert_eq!(
+        allow.as_deref(),
+        Some("::1/128 fd00:aa::/64 ff02::1:ff00:0/104")
+    );
+}
+
+#[test]
+fn who_has_ipv6_that_no_slice_allows_is_told_so() {
+    let warnings = |network: &str, isolation: &str| {
+        let home = HOME.replace(
+            "[network]",
+            &format!("[network]\nisolation = '{isolation}'"),
+        );
+        let compose = format!(
+            "services: {{web: {{image: web, networks: [back]}}}}\nnetworks: {{back: {network}}}\n"
+        );
+        let read = PlanFiles::new(home).compose(&compose).read().0;
+        let warnings = read.map_or_else(|wrong| wrong, |(_, warnings)| warnings);
+        let texts = warnings.iter().map(|problem| problem.what.clone());
+        texts.collect::<Vec<_>>().join("\n")
+    };
+    let open = "{enable_ipv6: true}";
+    let said = "containers of environment `prod` reach nobody over the IPv6 of network `back`: it has no subnet that their slice could \
+                allow\ncontainers of environment `preprod` reach nobody over the IPv6 of network `back`: it has no subnet that their \
+                slice could allow";
+    assert_eq!(warnings(open, "enforced"), said);
+    assert_eq!(warnings(open, "off"), "");
+    let planned = "{enable_ipv6: true, ipam: {config: [{subnet: 'fd00:aa::/64'}]}}";
+    assert_eq!(warnings(planned, "enforced"), "");
+    assert_eq!(warnings("{}", "enforced"), "");
 }
 
 #[test]

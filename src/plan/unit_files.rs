@@ -198,7 +198,7 @@ pub fn shim(unit: &ShimUnit) -> String {
 }
 
 /// What `systemd-analyze security` asks for, but for the network namespace and the user namespace: links of the host are
-/// made from the host's own.
+/// made from the host's own, and for `ProcSubset=pid`: /proc/sys would not be there, where the shim's IPv6 is turned off.
 const HARDENING: &str = "\
 DynamicUser=yes
 AmbientCapabilities=CAP_NET_ADMIN
@@ -207,13 +207,13 @@ NoNewPrivileges=yes
 ProtectSystem=strict
 ProtectHome=tmpfs
 ProtectProc=invisible
-ProcSubset=pid
 ProtectClock=yes
 ProtectControlGroups=yes
 ProtectHostname=yes
 ProtectKernelLogs=yes
 ProtectKernelModules=yes
 ProtectKernelTunables=yes
+ReadWritePaths=-/proc/sys/net/ipv6/conf
 PrivateDevices=yes
 PrivateTmp=yes
 DevicePolicy=closed

@@ -19,6 +19,8 @@ use rtnetlink::{
     Error as NetlinkError, Handle, LinkMacVlan, LinkUnspec, MulticastGroup, RouteMessageBuilder,
 };
 use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -62,6 +64,7 @@ impl Netlink {
             LinkAction::Delete { name } => self.delete_link(name).await,
             LinkAction::SetAlias { name, alias } => self.set_alias(name, alias).await,
             LinkAction::SetArpFilter { name } => self.set_arp_filter(name).await,
+            LinkAction::DisableIpv6 { name } => disable_ipv6(name),
             LinkAction::SetMtu { name, mtu } => self.set_mtu(name, *mtu).await,
             LinkAction::AddAddress { name, address } => self.add_address(name, *address).await,
             LinkAction::SetUp { name } => self.set_up(name).await,
@@ -74,6 +77,17 @@ impl Netlink {
     pub fn has_net_admin() -> bool {
         const NET_ADMIN: u64 = 1 << 12;
         capabilities() & NET_ADMIN != 0
+    }
+
+    /// Whether links have a switch for IPv6 that can be set: the kernel has IPv6, and its settings are not read-only, as they are in
+    /// a container and in a unit with `ProtectKernelTunables=` (systemd.exec(5)). Nothing is written.
+    pub fn has_ipv6_switch() -> bool {
+        let opened = File::options().write(true).open(ipv6_switch("default"));
+        // Who may not change links at all is told so elsewhere.
+        opened.map_or_else(
+            |error| error.kind() == ErrorKind::PermissionDenied,
+            |_| true,
+        )
     }
 
     /// Makes a macvlan link in bridge mode, which is down at first.
@@ -284,6 +298,33 @@ impl Netlink {
             Err(refusal) => Err(kernel_error(&refusal, &format!("find link `{name}`"))),
         }
     }
+}
+
+/// The switch of a link that turns its IPv6 off (ip-sysctl). It is none of what netlink can set, and `CAP_NET_ADMIN` opens it
+/// whoever owns the file.
+fn ipv6_switch(link: &str) -> String {
+    format!("/proc/sys/net/ipv6/conf/{link}/disable_ipv6")
+}
+
+/// Turns the IPv6 of a link off. Its IPv6 addresses go at once, and the routes that it learnt.
+///
+/// # Errors
+/// When the link is gone or homelab may not.
+fn disable_ipv6(link: &str) -> Result<(), Error> {
+    let written = fs::write(ipv6_switch(link), "1");
+    written.map_err(|error| {
+        let errno = Errno::from_raw(error.raw_os_error().unwrap_or_default());
+        let what = format!("turn IPv6 of link `{link}` off");
+        match errno {
+            Errno::ENOENT => kernel_error(&Refusal::Because(Errno::ENODEV), &what),
+            Errno::EACCES => kernel_error(&Refusal::Because(Errno::EPERM), &what),
+            Errno::EROFS => Error::new(
+                format!("cannot {what}: /proc/sys is read-only here"),
+                "`mount -o remount,rw /proc/sys` makes it writable; in a container it may not be",
+            ),
+            errno => kernel_error(&Refusal::Because(errno), &what),
+        }
+    })
 }
 
 fn no_socket() -> Error {

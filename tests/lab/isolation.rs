@@ -165,7 +165,7 @@ fn environments_are_kept_apart(suite: &str) {
     let (home, mut pi) = home_and_pi(suite);
     both_environments(&pi);
     check_apart(&pi, "in a fresh start");
-    // The slices deny IPv4 addresses, and there is no other way: Docker switches IPv6 off in these networks.
+    // Nobody turned IPv6 on, and Docker leaves it off in these networks; ipv6.rs has those who do.
     for container in ["whoami-prod", "whoami-preprod"] {
         let off = "cat /proc/sys/net/ipv6/conf/eth0/disable_ipv6";
         assert_eq!(pi.sh(&format!("docker exec {container} {off}")), "1\n");

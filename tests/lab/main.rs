@@ -20,6 +20,7 @@ mod filter;
 mod ghosts;
 mod growth;
 mod home;
+mod ipv6;
 mod isolation;
 mod kills;
 mod main_job;

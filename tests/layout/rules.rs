@@ -90,7 +90,7 @@ const WRITES: [&str; 8] = [
 /// What of the adapters only asks, only tells others on the LAN, or takes back what asking left in the kernel's table of
 /// neighbours; all else that others may call changes the machine and stands in the
 /// list of system.rs.
-pub const ASKS: [&str; 52] = [
+pub const ASKS: [&str; 53] = [
     "is_frozen",
     "that_can_be_tried",
     "answer",
@@ -118,6 +118,7 @@ pub const ASKS: [&str; 52] = [
     "text",
     "has_service",
     "is_populated",
+    "has_ipv6_switch",
     "has_net_admin",
     "links_and_routes",
     "neighbours",

@@ -34,6 +34,11 @@ pub enum LinkAction {
         /// The link.
         name: String,
     },
+    /// Make a link take no part in IPv6.
+    DisableIpv6 {
+        /// The link.
+        name: String,
+    },
     /// Set how long the packets of a link may be.
     SetMtu {
         /// The link.
@@ -70,6 +75,7 @@ impl LinkAction {
             Self::AddAddress { .. } | Self::AddRoute(_) => ('+', "add", WORKING, "added"),
             Self::SetAlias { .. }
             | Self::SetArpFilter { .. }
+            | Self::DisableIpv6 { .. }
             | Self::SetMtu { .. }
             | Self::SetUp { .. } => ('~', "set", WORKING, "set"),
             Self::Delete { .. } | Self::DeleteRoute(_) => ('-', "remove", WORKING, "removed"),
@@ -85,6 +91,7 @@ impl LinkAction {
             Self::Delete { name } => link(name, String::new()),
             Self::SetAlias { name, alias } => link(name, format!("alias `{alias}`")),
             Self::SetArpFilter { name } => link(name, "arp_filter 1".to_owned()),
+            Self::DisableIpv6 { name } => link(name, "disable_ipv6 1".to_owned()),
             Self::SetMtu { name, mtu } => link(name, format!("mtu {mtu}")),
             Self::SetUp { name } => link(name, "up".to_owned()),
             Self::AddAddress { name, address } => {

@@ -13,7 +13,7 @@ use crate::plan::{DependencyCondition, ip_range, unit_files};
 use crate::state::{
     Api, Container, Docker, Endpoint, Health, Link, Network, Pool, Slice, State, Systemd, Trial,
 };
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Carries a step out.
@@ -48,6 +48,7 @@ fn ask_kernel(action: &LinkAction, state: &mut State) {
                 mode: Some("bridge".to_owned()),
                 parent: Some(parent.clone()),
                 mac: Some(*mac),
+                ipv6: state.ipv6_switch,
                 ..Link::default()
             });
         }
@@ -65,6 +66,10 @@ fn ask_kernel(action: &LinkAction, state: &mut State) {
             link(state, name, &|link| link.alias = Some(alias.clone()));
         }
         LinkAction::SetArpFilter { name } => link(state, name, &|link| link.arp_filter = true),
+        LinkAction::DisableIpv6 { name } => {
+            assert!(state.ipv6_switch, "there is no switch");
+            link(state, name, &|link| link.ipv6 = false);
+        }
         LinkAction::SetMtu { name, mtu } => link(state, name, &|link| link.mtu = Some(*mtu)),
         LinkAction::AddAddress { name, address } => {
             link(state, name, &|link| link.addresses.push(*address));
@@ -193,16 +198,12 @@ fn stop(name: &str, systemd: &mut Systemd) {
 }
 
 /// What systemd reads of a slice's file.
-fn listed(slice: &Slice, what: &str) -> Vec<Ipv4Net> {
+fn listed(slice: &Slice, what: &str) -> Vec<IpNet> {
     let key = format!("IPAddress{what}=");
     let text = slice.file.as_deref().unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix(&key));
     let words = line.unwrap_or_default().split_whitespace();
-    let net = |word: &str| {
-        word.parse()
-            .or_else(|_| word.parse().map(|a: std::net::Ipv4Addr| a.into()))
-    };
-    words.filter_map(|word| net(word).ok()).collect()
+    words.filter_map(|word| word.parse().ok()).collect()
 }
 
 fn ask_about_network(action: &NetworkAction, step: usize, state: &mut State) {

@@ -5,6 +5,7 @@ use super::services::dependencies;
 use super::{env_ranges, pools};
 use crate::error::Diagnostic;
 use crate::plan::builder::PlanBuilder;
+use crate::plan::isolation::ipv6_subnets;
 use crate::plan::{Bypass, Isolation, Problems};
 
 pub(super) fn hosts_in_dhcp(builder: &PlanBuilder, problems: &mut Problems) {
@@ -127,6 +128,28 @@ pub(super) fn ways_out_of_the_isolation(builder: &PlanBuilder, problems: &mut Pr
                 let (what, hint) = bypass.words(&service.service, &found);
                 problems.push(Diagnostic::warning_at(span, what).hint(hint));
             }
+        }
+    }
+}
+
+/// The slices deny IPv6 but for the subnets that a file says for bridges.
+pub(super) fn networks_whose_ipv6_is_denied(builder: &PlanBuilder, problems: &mut Problems) {
+    if builder.isolation == Isolation::Off || builder.envs.len() < 2 {
+        return;
+    }
+    for env in &builder.envs {
+        let denied = env
+            .networks
+            .iter()
+            .filter(|network| network.ipv6 == Some(true) && ipv6_subnets(network).next().is_none());
+        for network in denied {
+            let (key, env) = (&network.key, &env.name);
+            let name = env.get_ref();
+            let what = format!(
+                "containers of environment `{name}` reach nobody over the IPv6 of network `{key}`: it has no subnet that their slice could allow"
+            );
+            let hint = "give the network one of its own in the Compose file, under `ipam` and `config`, like `subnet: fd00:1::/64`; the driver must be `bridge`";
+            problems.push(Diagnostic::warning_at(env.span(), what).hint(hint));
         }
     }
 }

@@ -9,8 +9,8 @@ use ipnet::Ipv4Net;
 use rtnetlink::RouteMessageBuilder;
 use rtnetlink::packet_route::address::AddressAttribute;
 use rtnetlink::packet_route::link::{
-    AfSpecInet, AfSpecUnspec, InfoData, InfoKind, InfoMacVlan, LinkAttribute, LinkFlags, LinkInfo,
-    LinkMessage, MacVlanMode,
+    AfSpecInet, AfSpecInet6, AfSpecUnspec, InfoData, InfoKind, InfoMacVlan, LinkAttribute,
+    LinkFlags, LinkInfo, LinkMessage, MacVlanMode,
 };
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteType,
@@ -243,7 +243,10 @@ fn link_of(message: &LinkMessage, names: &BTreeMap<u32, String>, bridges: &[u32]
             }
             LinkAttribute::Mtu(mtu) => link.mtu = Some(*mtu),
             LinkAttribute::LinkInfo(infos) => link.mode = mode_of(infos),
-            LinkAttribute::AfSpecUnspec(families) => link.arp_filter = has_arp_filter(families),
+            LinkAttribute::AfSpecUnspec(families) => {
+                link.arp_filter = has_arp_filter(families);
+                link.ipv6 = has_ipv6(families);
+            }
             LinkAttribute::Controller(index) if bridges.contains(index) => {
                 link.bridge = names.get(index).cloned();
             }
@@ -262,9 +265,20 @@ fn has_arp_filter(families: &[AfSpecUnspec]) -> bool {
     })
 }
 
+/// Whether a link takes part in IPv6. A link or a kernel without it says nothing of it.
+fn has_ipv6(families: &[AfSpecUnspec]) -> bool {
+    families.iter().any(|family| match family {
+        AfSpecUnspec::Inet6(inet) => inet.iter().any(
+            |settings| matches!(settings, AfSpecInet6::DevConf(settings) if settings.disable_ipv6 == 0),
+        ),
+        _ => false,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rtnetlink::packet_route::link::Inet6DevConf;
 
     fn message(attributes: Vec<LinkAttribute>) -> LinkMessage {
         let mut message = LinkMessage::default();
@@ -315,6 +329,18 @@ mod tests {
             );
             assert!(link.is_ours() && link.up && !link.carrier && !link.arp_filter);
         }
+    }
+
+    #[test]
+    fn a_link_takes_part_in_ipv6_unless_that_is_off_or_the_kernel_has_none() {
+        let with = |families| message(vec![LinkAttribute::AfSpecUnspec(families)]);
+        let has_ipv6 = |families| link_of(&with(families), &names(), &[]).ipv6;
+        let mut settings = Inet6DevConf::default();
+        let of = |settings| vec![AfSpecUnspec::Inet6(vec![AfSpecInet6::DevConf(settings)])];
+        assert!(has_ipv6(of(settings)));
+        settings.disable_ipv6 = 1;
+        assert!(!has_ipv6(of(settings)));
+        assert!(!has_ipv6(vec![AfSpecUnspec::Inet(Vec::new())]));
     }
 
     #[test]

@@ -54,6 +54,8 @@ async fn link(netlink: &Netlink, name: &str) -> Link {
     let found = links.into_iter().find(|link| link.name == name);
     let mut found = found.unwrap_or_else(|| unreachable!("there is no {name}"));
     let since = found.addressed.take();
+    // What the kernel begins with is what the machine has.
+    found.ipv6 = false;
     // One that is up has an IPv6 address of its own, where the kernel has IPv6.
     assert!(since.is_some() || found.addresses.is_empty());
     found
@@ -121,6 +123,35 @@ fn what_is_made_is_what_is_read() {
                 .map(|l| l.name)
                 .collect();
             assert!(!names.contains(&"shim".to_owned()), "{names:?}");
+        },
+    );
+}
+
+#[test]
+fn ipv6_of_a_link_is_turned_off() {
+    in_a_namespace(
+        "system::netlink::tests::ipv6_of_a_link_is_turned_off",
+        async |netlink| {
+            let has_ipv6 = async || {
+                let links = netlink.links_and_routes().await.unwrap_or_default().0;
+                links.iter().any(|link| link.name == "eth0" && link.ipv6)
+            };
+            // A machine without IPv6, or one that lets nobody change its settings, has nothing to show.
+            let has_switch = Netlink::has_ipv6_switch();
+            assert_eq!(
+                has_ipv6().await,
+                std::path::Path::new("/proc/sys/net/ipv6").exists()
+            );
+            for _ in 0..2 {
+                assert_eq!(words(disable_ipv6("eth0")).is_empty(), has_switch);
+                assert!(!has_switch || !has_ipv6().await);
+            }
+            if has_switch {
+                assert_eq!(
+                    words(disable_ipv6("shim")),
+                    "cannot turn IPv6 of link `shim` off: the link is gone"
+                );
+            }
         },
     );
 }

@@ -12,9 +12,9 @@ use crate::state::{Opening, Slice, Trial};
 use crate::system::cgroups::{is_frozen, is_populated, scopes_by_container};
 use crate::system::files::{self, FINISHED};
 use crate::system::filter;
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -68,8 +68,8 @@ pub(super) fn slice_of(properties: &Properties) -> Option<Slice> {
     })
 }
 
-/// The networks of a list; systemd writes all words of it as networks, and those of IPv6 are no part of a plan.
-fn nets(list: &str) -> Vec<Ipv4Net> {
+/// The networks of a list; systemd writes all words of it as networks.
+fn nets(list: &str) -> Vec<IpNet> {
     let words = list.split_whitespace();
     words.filter_map(|word| word.parse().ok()).collect()
 }
@@ -147,23 +147,31 @@ fn files_of(unit: &str) -> Vec<PathBuf> {
     files
 }
 
-/// What a file of a unit allows. The words `localhost`, `link-local` and `multicast` are no addresses of a LAN.
-fn allowed_by(text: &str) -> Vec<Ipv4Net> {
+/// The networks that a word of a list stands for (systemd.resource-control(5), `IPAddressAllow=`).
+const WORDS: [(&str, [&str; 2]); 4] = [
+    ("any", ["0.0.0.0/0", "::/0"]),
+    ("localhost", ["127.0.0.0/8", "::1/128"]),
+    ("link-local", ["169.254.0.0/16", "fe80::/64"]),
+    ("multicast", ["224.0.0.0/4", "ff00::/8"]),
+];
+
+/// What a file of a unit allows.
+fn allowed_by(text: &str) -> Vec<IpNet> {
+    let net = |text: &str| {
+        let address = || text.parse::<IpAddr>().map(IpNet::from);
+        text.parse::<IpNet>().or_else(|_| address()).ok()
+    };
     let mut allowed = Vec::new();
     let settings = text.lines().filter_map(|line| line.split_once('='));
     for (_, list) in settings.filter(|(key, _)| key.trim() == "IPAddressAllow") {
         if list.trim().is_empty() {
             allowed.clear();
         }
-        allowed.extend(list.split_whitespace().filter_map(|word| {
-            match word {
-                "any" => Some(Ipv4Net::default()),
-                word => word
-                    .parse()
-                    .ok()
-                    .or_else(|| word.parse::<Ipv4Addr>().ok().map(Ipv4Net::from)),
-            }
-        }));
+        for word in list.split_whitespace() {
+            let known = WORDS.iter().find(|(known, _)| *known == word);
+            let both = known.map_or([word, ""], |(_, both)| *both);
+            allowed.extend(both.into_iter().filter_map(net));
+        }
     }
     allowed
 }
@@ -271,8 +279,18 @@ mod tests {
             nets.iter().map(ToString::to_string).collect::<Vec<_>>()
         };
         let text = "[Scope]\nIPAddressDeny=any\n IPAddressAllow = 192.168.1.200 10.0.0.0/8 localhost fd00::/8\n";
-        assert_eq!(allowed(text), ["192.168.1.200/32", "10.0.0.0/8"]);
-        assert_eq!(allowed("IPAddressAllow=any\n"), ["0.0.0.0/0"]);
+        let localhost = ["127.0.0.0/8", "::1/128"];
+        let found = ["192.168.1.200/32", "10.0.0.0/8"].iter();
+        let found: Vec<&str> = found
+            .chain(&localhost)
+            .chain(&["fd00::/8"])
+            .copied()
+            .collect();
+        assert_eq!(allowed(text), found);
+        assert_eq!(allowed("IPAddressAllow=any\n"), ["0.0.0.0/0", "::/0"]);
+        let own = "IPAddressAllow=link-local fd00::1\n";
+        let found = ["169.254.0.0/16", "fe80::/64", "fd00::1/128"];
+        assert_eq!(allowed(own), found);
         let reset = "IPAddressAllow=10.0.0.1\nIPAddressAllow=\nIPAddressAllow=10.0.0.2\n";
         assert_eq!(allowed(reset), ["10.0.0.2/32"]);
         assert_eq!(allowed("#IPAddressAllow=10.0.0.1\n"), [""; 0]);

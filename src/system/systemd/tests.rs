@@ -15,8 +15,8 @@ ControlGroup=
 Id=homelab-some.slice
 ActiveState=active
 NeedDaemonReload=yes
-IPAddressAllow=192.168.1.204/32
-IPAddressDeny=192.168.1.192/27 fd00::/8 192.168.1.224/28
+IPAddressAllow=192.168.1.204/32 ::1/128
+IPAddressDeny=192.168.1.192/27 ::/0 192.168.1.224/28
 DropInPaths=/no/such/drop-in.conf
 ControlGroup=/no/such.slice
 ";
@@ -31,10 +31,10 @@ fn a_slice_has_what_systemd_says_of_it() {
     };
     assert_eq!(slice.name, "homelab-some.slice");
     assert!(slice.active && slice.stale && !slice.populated && !slice.pending);
-    let texts = |nets: &[ipnet::Ipv4Net]| nets.iter().map(ToString::to_string).collect::<Vec<_>>();
-    // Addresses of IPv6 are no part of a plan.
-    assert_eq!(texts(&slice.deny), ["192.168.1.192/27", "192.168.1.224/28"]);
-    assert_eq!(texts(&slice.allow), ["192.168.1.204/32"]);
+    let texts = |nets: &[ipnet::IpNet]| nets.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let denied = ["192.168.1.192/27", "::/0", "192.168.1.224/28"];
+    assert_eq!(texts(&slice.deny), denied);
+    assert_eq!(texts(&slice.allow), ["192.168.1.204/32", "::1/128"]);
     assert_eq!(slice.overrides, Vec::<String>::new());
     assert_eq!(slice.file, None);
 }
