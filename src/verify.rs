@@ -13,14 +13,14 @@ use crate::system::Machine;
 use crate::system::cgroups;
 use crate::system::docker::Engine;
 use crate::system::netlink::room_for_neighbours;
-use crate::verify::agent::{Ports, Target};
+use crate::verify::agent::{Place, Target};
 use agents::Agent;
 use futures_util::future::{join_all, try_join_all};
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use matrix::{Matrix, Node, Probe, Role};
 use questions::Question;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// How many containers the Engine is asked about at once; each question is a connection.
 const QUESTIONS_TO_ENGINE: usize = 16;
@@ -50,16 +50,17 @@ pub async fn run(
         let is_host = |place: &usize| nodes.get(*place).is_some_and(|n| n.role == Role::Host);
         questions.retain(|(source, target)| is_host(source) || lan(source) == lan(target));
     }
-    let mut probes = ask_in_waves(&nodes, &mut agents, &questions).await?;
+    let mut probes = ask_in_waves(plan, &nodes, &mut agents, &questions).await?;
     let again: Vec<Question> = probes
         .iter()
         .filter(|probe| may_be_lost(&nodes, probe))
         .map(|probe| (probe.source, probe.target))
         .collect();
-    probes.extend(ask_in_waves(&nodes, &mut agents, &again).await?);
+    probes.extend(ask_in_waves(plan, &nodes, &mut agents, &again).await?);
     // Of two answers the one that came.
-    probes.sort_unstable_by_key(|probe| (probe.source, probe.target, !probe.answer.any()));
-    probes.dedup_by_key(|probe| (probe.source, probe.target));
+    let asked = |probe: &Probe| (probe.source, probe.target, probe.over);
+    probes.sort_unstable_by_key(|probe| (asked(probe), !probe.answer.any()));
+    probes.dedup_by_key(|probe| asked(probe));
     Ok(Matrix::new(plan, nodes, &probes))
 }
 
@@ -67,11 +68,20 @@ pub async fn run(
 /// among hundreds of them, on a busy machine, queues overflow (`net.core.netdev_max_backlog`); the kernel sends it again after a
 /// second only. Those of other hosts may not run.
 fn may_be_lost(nodes: &[Node], probe: &Probe) -> bool {
-    let Probe { target, answer, .. } = probe;
-    !answer.any() && !answer.refused && nodes.get(*target).is_some_and(|node| node.is_here)
+    let Probe {
+        target,
+        answer,
+        over,
+        ..
+    } = probe;
+    over.is_none()
+        && !answer.any()
+        && !answer.refused
+        && nodes.get(*target).is_some_and(|node| node.is_here)
 }
 
 async fn ask_in_waves(
+    plan: &Plan,
     nodes: &[Node],
     agents: &mut BTreeMap<usize, Agent>,
     questions: &[Question],
@@ -81,7 +91,7 @@ async fn ask_in_waves(
     while !rest.is_empty() {
         let count = questions::wave(nodes, rest, room_for_neighbours());
         let (wave, later) = rest.split_at(count.max(1).min(rest.len()));
-        probes.extend(ask(nodes, agents, wave).await?);
+        probes.extend(ask(plan, nodes, agents, wave).await?);
         rest = later;
     }
     Ok(probes)
@@ -107,6 +117,7 @@ async fn start(
 /// Starts processes in the containers of a wave, has them ask, takes what that left in the table of neighbours out of it, and
 /// ends them.
 async fn ask(
+    plan: &Plan,
     nodes: &[Node],
     machines: &mut BTreeMap<usize, Agent>,
     wave: &[Question],
@@ -115,29 +126,25 @@ async fn ask(
     let guests = ends.iter().copied();
     let guests = guests.filter(|end| nodes.get(*end).is_some_and(|node| node.process.is_some()));
     let mut agents = start(nodes, guests).await?;
-    let ports: BTreeMap<usize, Ports> = machines
-        .iter()
-        .chain(&agents)
-        .map(|(place, agent)| (*place, agent.ports))
+    let all = machines.iter().chain(&agents);
+    let places: BTreeMap<usize, Place> = all
+        .map(|(place, agent)| (*place, agent.place.clone()))
         .collect();
     let asking = machines.iter_mut().chain(&mut agents);
     let rounds = asking.map(|(place, agent)| {
         let asked = wave.iter().filter(|(source, _)| source == place);
-        let (places, targets): (Vec<usize>, Vec<Target>) = asked
-            .filter_map(|(_, target)| {
-                let address = nodes.get(*target)?.address;
-                let ports = ports.get(target).copied();
-                Some((*target, Target { address, ports }))
-            })
+        let (asked, targets): (Vec<(usize, Option<Ipv6Addr>)>, Vec<Target>) = asked
+            .flat_map(|(source, target)| targets(plan, nodes, &places, (*source, *target)))
             .unzip();
         async move {
             let answers = agent.ask(targets).await?;
-            let probe = |(target, answer)| Probe {
+            let probe = |((target, over), answer)| Probe {
                 source: *place,
                 target,
+                over,
                 answer,
             };
-            let probes = places.into_iter().zip(answers).map(probe);
+            let probes = asked.into_iter().zip(answers).map(probe);
             Ok::<_, Error>(probes.collect::<Vec<_>>())
         }
     });
@@ -150,6 +157,41 @@ async fn ask(
     try_join_all(forgetting).await?;
     join_all(agents.into_values().map(Agent::end)).await;
     Ok(probes)
+}
+
+/// What a question comes to: the target's address, and where the plan keeps the two apart and both have IPv6, each of its addresses of
+/// that, and all nodes of the link (RFC 4291, section 2.7.1).
+fn targets(
+    plan: &Plan,
+    nodes: &[Node],
+    places: &BTreeMap<usize, Place>,
+    (source, target): Question,
+) -> Vec<((usize, Option<Ipv6Addr>), Target)> {
+    const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+    let (Some(from), Some(to)) = (nodes.get(source), nodes.get(target)) else {
+        return Vec::new();
+    };
+    let place = places.get(&target);
+    let usual = Target {
+        address: to.address.into(),
+        ports: place.map(|place| place.ports),
+        answers: Vec::new(),
+    };
+    let mut all = vec![((target, None), usual)];
+    let has_ipv6 = places.get(&source).is_some_and(|own| own.ipv6.is_some());
+    let ipv6 = place.and_then(|place| place.ipv6.as_ref());
+    if let Some(ipv6) = ipv6.filter(|_| has_ipv6 && matrix::are_apart(plan, &from.role, &to.role)) {
+        let addresses = ipv6.addresses.iter().copied();
+        all.extend(addresses.chain([ALL_NODES]).map(|address| {
+            let asked = Target {
+                address: address.into(),
+                ports: Some(ipv6.ports),
+                answers: ipv6.addresses.clone(),
+            };
+            ((target, Some(address)), asked)
+        }));
+    }
+    all
 }
 
 /// The addresses of whom a machine or container asked in a wave and by whom it was asked.

@@ -7,7 +7,7 @@ use super::{ERROR, FAINT, HINT, Line, Report, err, out, print_object};
 use crate::error::Diagnostic;
 use crate::plan::Plan;
 use crate::verify::agent::Answer;
-use crate::verify::matrix::{Cell, Matrix, Node};
+use crate::verify::matrix::{Cell, Matrix, Node, Probe};
 use serde_json::json;
 
 /// How many wrong answers of one cell are told; a cell may stand for hundreds.
@@ -41,16 +41,24 @@ pub fn print(report: Report, plan: &Plan, matrix: &Matrix, beside: &[Diagnostic]
                     matrix.nodes.get(probe.source),
                     matrix.nodes.get(probe.target),
                 ) {
-                    let sentence = sentence(source, target, probe.answer);
+                    let sentence = sentence(source, target, probe);
                     err(Line::default().styled(FAINT, sentence));
                 }
             }
         }
     }
     if matrix.differences().next().is_none() && beside.is_empty() {
-        let proven: usize = matrix.cells.iter().map(|cell| cell.probes.len()).sum();
+        let probes = matrix.cells.iter().flat_map(|cell| &cell.probes);
+        let (pairs, over_ipv6): (Vec<&Probe>, Vec<&Probe>) =
+            probes.partition(|probe| probe.over.is_none());
+        let also = if over_ipv6.is_empty() {
+            ""
+        } else {
+            ", those that are kept apart over IPv6 too"
+        };
         err(format!(
-            "all is as planned: {proven} pairs were asked by tcp, udp and ping"
+            "all is as planned: {} pairs were asked by tcp, udp and ping{also}",
+            pairs.len()
         ));
     }
 }
@@ -93,7 +101,7 @@ fn objects(matrix: &Matrix) {
                     refused: _,
                 } = probe.answer;
                 Some(json!({
-                    "source": source.name, "target": target.name, "address": target.address,
+                    "source": source.name, "target": target.name, "address": probe.address(target),
                     "tcp": tcp, "udp": udp, "ping": ping,
                 }))
             })
@@ -115,9 +123,9 @@ fn difference(plan: &Plan, matrix: &Matrix, cell: &Cell) {
         cell.from, cell.to, cell.planned
     );
     err(Line::headed(ERROR, "difference:", &what));
-    let wrong: Vec<(&Node, &Node, Answer)> = matrix.wrong(cell).collect();
-    for (source, target, answer) in wrong.iter().take(MOST) {
-        err(Line::below(&sentence(source, target, *answer)));
+    let wrong: Vec<(&Node, &Node, &Probe)> = matrix.wrong(cell).collect();
+    for (source, target, probe) in wrong.iter().take(MOST) {
+        err(Line::below(&sentence(source, target, probe)));
     }
     if wrong.len() > MOST {
         err(Line::below(&format!("and {} more", wrong.len() - MOST)));
@@ -126,13 +134,13 @@ fn difference(plan: &Plan, matrix: &Matrix, cell: &Cell) {
     err(Line::headed(HINT, "hint:", &hint));
 }
 
-fn sentence(source: &Node, target: &Node, answer: Answer) -> String {
+fn sentence(source: &Node, target: &Node, probe: &Probe) -> String {
     let Answer {
         tcp,
         udp,
         ping,
         refused: _,
-    } = answer;
+    } = probe.answer;
     let named = [(tcp, "tcp"), (udp, "udp"), (ping, "ping")];
     let by: Vec<&str> = named
         .iter()
@@ -146,6 +154,8 @@ fn sentence(source: &Node, target: &Node, answer: Answer) -> String {
     };
     format!(
         "{} to {} ({}): {outcome}",
-        source.name, target.name, target.address
+        source.name,
+        target.name,
+        probe.address(target)
     )
 }

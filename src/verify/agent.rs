@@ -4,6 +4,8 @@
 //! Both are needed: the filter of a slice belongs to the cgroup, so that in the namespace alone nothing would be filtered
 //! on the way out. `verify` starts these processes and talks to them over their standard input and output.
 
+mod ipv6;
+
 use crate::error::Error;
 use crate::system::cgroups::{CGROUPS, cgroup_of_process};
 use crate::system::netlink::{Neighbour, Netlink};
@@ -16,7 +18,7 @@ use socket2::{Domain, Protocol as IpProtocol, Socket, Type};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -44,6 +46,24 @@ pub struct Ports {
     pub udp: u16,
 }
 
+/// What a process like this one says of itself first, a line.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Place {
+    /// Where it answers over IPv4.
+    pub ports: Ports,
+    /// Where it answers over IPv6; `None` where the container has no address of it.
+    pub ipv6: Option<Ipv6Place>,
+}
+
+/// Where a process answers over IPv6.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Ipv6Place {
+    /// At any of its addresses, and at the multicast groups that it is in.
+    pub ports: Ports,
+    /// The addresses of the container, but for the loopback.
+    pub addresses: Vec<Ipv6Addr>,
+}
+
 /// What a process like this one is told, a line each, and answers by a line.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Order {
@@ -57,10 +77,12 @@ pub enum Order {
 /// Whom to ask.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Target {
-    /// The address.
-    pub address: Ipv4Addr,
+    /// The address; one of multicast is asked by datagrams.
+    pub address: IpAddr,
     /// Where a process like this one answers there; without one a refused connection is an answer too.
     pub ports: Option<Ports>,
+    /// Whose answers count that are asked by multicast: others hear it too.
+    pub answers: Vec<Ipv6Addr>,
 }
 
 /// By which protocols an answer came.
@@ -172,12 +194,16 @@ async fn serve(address: Ipv4Addr, print: impl Fn(&str)) -> io::Result<()> {
     tokio::spawn(answer_connections(listener));
     tokio::spawn(answer_datagrams(socket));
     let memory = Memory::new().await;
-    print(&serde_json::to_string(&ports)?);
+    let own = ipv6::Own::find(memory.netlink.as_ref(), address).await;
+    let ipv6 = own.as_ref().and_then(|own| own.serve().ok());
+    print(&serde_json::to_string(&Place { ports, ipv6 })?);
+    let scope = own.map_or(0, |own| own.scope);
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     while let Some(line) = lines.next_line().await? {
         match serde_json::from_str(&line)? {
             Order::Ask(targets) => {
-                let answers: Vec<Answer> = join_all(targets.iter().map(probe)).await;
+                let answers: Vec<Answer> =
+                    join_all(targets.iter().map(|to| probe(to, scope))).await;
                 print(&serde_json::to_string(&answers)?);
             }
             Order::Forget(addresses) => {
@@ -247,11 +273,25 @@ async fn answer_datagrams(socket: UdpSocket) {
     }
 }
 
-async fn probe(target: &Target) -> Answer {
-    let Target { address, ports } = target;
-    let tcp = async { (Protocol::Tcp, connect(*address, *ports).await) };
-    let udp = async { (Protocol::Udp, exchange(*address, *ports).await) };
-    let ping = async { (Protocol::Ping, ping(*address).await) };
+/// Asks a target; one of IPv6 that is not the same everywhere on the link of the number `scope`.
+async fn probe(target: &Target, scope: u32) -> Answer {
+    let Target {
+        address,
+        ports,
+        answers,
+    } = target;
+    let address = ipv6::scoped(*address, scope);
+    if address.ip().is_multicast() {
+        let heard = ipv6::exchange_by_multicast(address, *ports, answers);
+        let udp = timeout(ANSWER_TIMEOUT, heard).await;
+        return Answer {
+            udp: udp.is_ok_and(|heard| heard.is_ok()),
+            ..Answer::default()
+        };
+    }
+    let tcp = async { (Protocol::Tcp, connect(address, *ports).await) };
+    let udp = async { (Protocol::Udp, exchange(address, *ports).await) };
+    let ping = async { (Protocol::Ping, ping(address).await) };
     let asked: [BoxFuture<_>; 3] = [tcp.boxed(), udp.boxed(), ping.boxed()];
     let mut asked = FuturesUnordered::from_iter(asked);
     let mut answer = Answer::default();
@@ -276,12 +316,18 @@ fn no_answer() -> io::Error {
     io::ErrorKind::InvalidData.into()
 }
 
-async fn connect(address: Ipv4Addr, ports: Option<Ports>) -> io::Result<()> {
+/// The same address with a port.
+fn at(mut address: SocketAddr, port: u16) -> SocketAddr {
+    address.set_port(port);
+    address
+}
+
+async fn connect(address: SocketAddr, ports: Option<Ports>) -> io::Result<()> {
     let Some(ports) = ports else {
-        let probes = LIKELY_PORTS.map(|port| Box::pin(probe_tcp(address, port)));
+        let probes = LIKELY_PORTS.map(|port| Box::pin(probe_tcp(at(address, port))));
         return futures_util::future::select_ok(probes).await.map(|_| ());
     };
-    let mut stream = TcpStream::connect((address, ports.tcp)).await?;
+    let mut stream = TcpStream::connect(at(address, ports.tcp)).await?;
     stream.write_all(TOKEN).await?;
     let mut heard = [0; TOKEN.len()];
     stream.read_exact(&mut heard).await?;
@@ -293,17 +339,25 @@ async fn connect(address: Ipv4Addr, ports: Option<Ports>) -> io::Result<()> {
 }
 
 /// Whether something answers at a port, if only by refusing.
-async fn probe_tcp(address: Ipv4Addr, port: u16) -> io::Result<()> {
-    match TcpStream::connect((address, port)).await {
+async fn probe_tcp(address: SocketAddr) -> io::Result<()> {
+    match TcpStream::connect(address).await {
         Err(error) if error.kind() != io::ErrorKind::ConnectionRefused => Err(error),
         _ => Ok(()),
     }
 }
 
-async fn exchange(address: Ipv4Addr, ports: Option<Ports>) -> io::Result<()> {
+/// Any address of the same family.
+fn unspecified(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    }
+}
+
+async fn exchange(address: SocketAddr, ports: Option<Ports>) -> io::Result<()> {
     let ports = ports.ok_or_else(no_answer)?;
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await?;
-    socket.connect((address, ports.udp)).await?;
+    let socket = UdpSocket::bind(unspecified(address)).await?;
+    socket.connect(at(address, ports.udp)).await?;
     let mut heard = [0; TOKEN.len()];
     loop {
         // A datagram that is not let out is an error at once; one that nobody hears is sent again.
@@ -318,22 +372,28 @@ async fn exchange(address: Ipv4Addr, ports: Option<Ports>) -> io::Result<()> {
     }
 }
 
-/// An echo request and its reply (RFC 792).
-async fn ping(address: Ipv4Addr) -> io::Result<()> {
-    let socket = Socket::new(Domain::IPV4, Type::RAW, Some(IpProtocol::ICMPV4))?;
+/// An echo request and its reply (RFC 792, RFC 4443).
+async fn ping(address: SocketAddr) -> io::Result<()> {
+    let is_v6 = address.is_ipv6();
+    let protocol = if is_v6 {
+        IpProtocol::ICMPV6
+    } else {
+        IpProtocol::ICMPV4
+    };
+    let socket = Socket::new(Domain::for_address(address), Type::RAW, Some(protocol))?;
     socket.set_nonblocking(true)?;
-    socket.connect(&SocketAddr::from((address, 0)).into())?;
+    socket.connect(&address.into())?;
     // The kernel sends and receives on it as on any datagram socket.
     let socket = UdpSocket::from_std(socket.into())?;
     let own = std::process::id().to_be_bytes();
-    let request = echo_request([own[2], own[3]]);
+    let request = echo_request([own[2], own[3]], is_v6);
     let mut heard = [0; 256];
     loop {
         socket.send(&request).await?;
         let listen = async {
             loop {
                 let length = socket.recv(&mut heard).await?;
-                if is_reply(heard.get(..length).unwrap_or_default(), &request) {
+                if is_reply(heard.get(..length).unwrap_or_default(), &request, is_v6) {
                     return io::Result::Ok(());
                 }
             }
@@ -344,8 +404,10 @@ async fn ping(address: Ipv4Addr) -> io::Result<()> {
     }
 }
 
-fn echo_request(identifier: [u8; 2]) -> Vec<u8> {
-    let mut packet = vec![8, 0, 0, 0, identifier[0], identifier[1], 0, 1];
+/// The sum of one for IPv6, over addresses too, is the kernel's business (RFC 3542, section 3.1).
+fn echo_request(identifier: [u8; 2], is_v6: bool) -> Vec<u8> {
+    let kind = if is_v6 { 128 } else { 8 };
+    let mut packet = vec![kind, 0, 0, 0, identifier[0], identifier[1], 0, 1];
     packet.extend(TOKEN);
     let words = packet.chunks(2).map(|pair| {
         let high = u32::from(pair.first().copied().unwrap_or(0));
@@ -363,15 +425,18 @@ fn echo_request(identifier: [u8; 2]) -> Vec<u8> {
     packet
 }
 
-/// Whether an IPv4 packet is the reply to a request: type 0, and everything behind the checksum is what was sent.
-fn is_reply(packet: &[u8], request: &[u8]) -> bool {
-    let header = packet
-        .first()
-        .map_or(0, |first| usize::from(first & 0x0f) * 4);
+/// Whether what came is the reply to a request: everything behind the checksum is what was sent. Over IPv4 it comes with its header.
+fn is_reply(packet: &[u8], request: &[u8], is_v6: bool) -> bool {
+    let length = |first: &u8| usize::from(first & 0x0f) * 4;
+    let (header, kind) = if is_v6 {
+        (0, 129)
+    } else {
+        (packet.first().map_or(0, length), 0)
+    };
     let Some(message) = packet.get(header..) else {
         return false;
     };
-    message.first() == Some(&0) && message.get(4..) == request.get(4..)
+    message.first() == Some(&kind) && message.get(4..) == request.get(4..)
 }
 
 #[cfg(test)]
@@ -380,7 +445,7 @@ mod tests {
 
     #[test]
     fn an_echo_request_sums_up_to_nothing() {
-        let packet = echo_request([0x12, 0x34]);
+        let packet = echo_request([0x12, 0x34], false);
         let mut sum: u32 = 0;
         for pair in packet.chunks(2) {
             let pair: [u8; 2] = pair.try_into().unwrap_or_default();
@@ -391,12 +456,17 @@ mod tests {
 
     #[test]
     fn a_reply_is_known_by_what_it_carries() {
-        let request = echo_request([1, 2]);
+        let request = echo_request([1, 2], false);
         let behind_the_type = request.get(1..).unwrap_or_default();
         let packet = |kind: u8| [&[0x45; 20], [kind].as_slice(), behind_the_type].concat();
-        assert!(is_reply(&packet(0), &request));
-        assert!(!is_reply(&packet(0), &echo_request([1, 3])));
-        assert!(!is_reply(&packet(8), &request));
-        assert!(!is_reply(&[0x45], &request));
+        assert!(is_reply(&packet(0), &request, false));
+        assert!(!is_reply(&packet(0), &echo_request([1, 3], false), false));
+        assert!(!is_reply(&packet(8), &request, false));
+        assert!(!is_reply(&[0x45], &request, false));
+        let request = echo_request([1, 2], true);
+        let behind_the_type = request.get(1..).unwrap_or_default();
+        let message = |kind: u8| [[kind].as_slice(), behind_the_type].concat();
+        assert!(is_reply(&message(129), &request, true));
+        assert!(!is_reply(&message(128), &request, true));
     }
 }

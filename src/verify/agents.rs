@@ -1,6 +1,6 @@
 //! The processes in containers, from outside: how they are started, told what to do, and ended.
 
-use super::agent::{Answer, Order, Ports, Target};
+use super::agent::{Answer, Order, Place, Target};
 use super::matrix::Node;
 use crate::error::Error;
 use serde::de::DeserializeOwned;
@@ -19,7 +19,7 @@ const AGENT_TIMEOUT: Duration = Duration::from_secs(20);
 pub struct Agent {
     name: String,
     /// Where it answers.
-    pub ports: Ports,
+    pub place: Place,
     input: ChildStdin,
     output: Lines<BufReader<ChildStdout>>,
     /// Ends with its standard input, or when it is dropped.
@@ -60,7 +60,7 @@ impl Agent {
         };
         Ok(Self {
             name: name.clone(),
-            ports: serde_json::from_str(&line).map_err(|_| broken(name, ""))?,
+            place: serde_json::from_str(&line).map_err(|_| broken(name, ""))?,
             input,
             output,
             child,

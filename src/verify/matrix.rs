@@ -3,7 +3,7 @@
 use crate::plan::{Isolation, Plan};
 use crate::verify::agent::Answer;
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// What somebody is in the matrix.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,8 +79,22 @@ pub struct Probe {
     pub source: usize,
     /// Who was asked.
     pub target: usize,
+    /// At which address, where it is not the one of the plan.
+    pub over: Option<Ipv6Addr>,
     /// What came back.
     pub answer: Answer,
+}
+
+impl Probe {
+    /// At which address somebody was asked.
+    pub fn address(&self, target: &Node) -> IpAddr {
+        self.over.map_or(target.address.into(), IpAddr::V6)
+    }
+
+    /// Whether it says something of a pair: over IPv6 nobody has to answer, so that only an answer does.
+    fn counts(&self) -> bool {
+        self.over.is_none() || self.answer.any()
+    }
 }
 
 /// Whether packets come through.
@@ -234,11 +248,11 @@ impl Matrix {
     pub fn wrong<'a>(
         &'a self,
         cell: &'a Cell,
-    ) -> impl Iterator<Item = (&'a Node, &'a Node, Answer)> {
+    ) -> impl Iterator<Item = (&'a Node, &'a Node, &'a Probe)> {
         let is_wrong = |probe: &&Probe| probe.answer.any() != (cell.planned == Verdict::Reached);
-        let ends = |probe: &Probe| {
+        let ends = |probe: &'a Probe| {
             let (source, target) = (self.nodes.get(probe.source)?, self.nodes.get(probe.target)?);
-            Some((source, target, probe.answer))
+            Some((source, target, probe))
         };
         // Where nothing came through because a target answered nobody, that one is what is wrong.
         let is_unproven = cell.seen == Some(Verdict::NoAnswer);
@@ -248,9 +262,15 @@ impl Matrix {
         };
         cell.probes
             .iter()
+            .filter(|probe| probe.counts())
             .filter(move |probe| is_wrong(probe) || is_unproven && !answers(probe.target))
             .filter_map(ends)
     }
+}
+
+/// Whether the plan keeps the two apart.
+pub fn are_apart(plan: &Plan, from: &Role, to: &Role) -> bool {
+    planned(plan, from, to) == Verdict::Blocked
 }
 
 fn planned(plan: &Plan, from: &Role, to: &Role) -> Verdict {
@@ -263,6 +283,7 @@ fn planned(plan: &Plan, from: &Role, to: &Role) -> Verdict {
 }
 
 fn verdict(probes: &[Probe], answers: impl Fn(usize) -> bool) -> Option<Verdict> {
+    let probes: Vec<&Probe> = probes.iter().filter(|probe| probe.counts()).collect();
     if probes.is_empty() {
         return None;
     }
@@ -324,6 +345,7 @@ mod tests {
                 probes.push(Probe {
                     source,
                     target,
+                    over: None,
                     answer,
                 });
             }
@@ -378,6 +400,37 @@ mod tests {
             .map(|(from, to, _)| (from.name.as_str(), to.name.as_str()))
             .collect();
         assert_eq!(wrong, [("b", "c")]);
+    }
+
+    #[test]
+    fn over_ipv6_an_answer_says_something_and_silence_nothing() {
+        let over = |ping| {
+            let mut probes = matrix("enforced", &GOOD).cells;
+            let mut probes: Vec<Probe> = probes.drain(..).flat_map(|cell| cell.probes).collect();
+            probes.push(Probe {
+                source: 1,
+                target: 3,
+                over: Some(Ipv6Addr::LOCALHOST),
+                answer: Answer {
+                    ping,
+                    ..Answer::default()
+                },
+            });
+            Matrix::new(&real_plan("enforced"), nodes(), &probes)
+        };
+        assert_eq!(differences(&over(false)), Vec::<String>::new());
+        assert_eq!(seen(&over(false), "prod", "preprod"), "blocked");
+        let leak = over(true);
+        assert_eq!(differences(&leak), ["prod to preprod"]);
+        let mut wrong = leak.differences().flat_map(|cell| leak.wrong(cell));
+        let wrong = wrong.next().map(|(from, to, probe)| {
+            (
+                from.name.as_str(),
+                to.name.as_str(),
+                probe.address(to).to_string(),
+            )
+        });
+        assert_eq!(wrong, Some(("a", "c", "::1".to_owned())));
     }
 
     #[test]

@@ -198,6 +198,25 @@ fn addresses_of(pi: &Server, container: &str) -> Vec<(String, String)> {
     found.collect()
 }
 
+/// What lets something through, `verify` finds: by each address, and by multicast.
+fn check_verify(pi: &Server, production: &[String]) {
+    let found = pi.homelab("verify").exits(3);
+    let found = found.says("from preprod to prod: partly, planned is blocked");
+    found.says("one-preprod to one-prod (fe80:");
+    let objects = pi.homelab("verify --json").exits(3).stdout;
+    let is_leak =
+        |line: &&str| line.contains(r#""from":"preprod""#) && line.contains(r#""to":"prod""#);
+    let leak = objects.lines().find(is_leak).expect("a pair");
+    let probes = leak.split('{');
+    let answered: Vec<&str> = probes.filter(|probe| probe.contains(":true")).collect();
+    let addresses = production.iter().map(|address| address.split('%').next());
+    for address in addresses.flatten().chain(["ff02::1"]) {
+        let address = format!(r#""address":"{address}""#);
+        let is_found = answered.iter().any(|probe| probe.contains(&address));
+        assert!(is_found, "{address} is not in {leak}");
+    }
+}
+
 /// Where production would be reached over IPv6 on the LAN, and by which interface.
 fn production(home: &Home, pi: &Server) -> (Vec<String>, String) {
     let mut production = Vec::new();
@@ -242,6 +261,7 @@ fn ipv6_is_no_way_around_the_isolation(suite: &str) {
     pi.homelab("status")
         .exits(3)
         .says("slice homelab-preprod.slice: its file changed");
+    check_verify(&pi, &production);
     pi.homelab("network-up")
         .exits(0)
         .says("changed slice homelab-prod.slice");
@@ -269,5 +289,5 @@ fn ipv6_is_no_way_around_the_isolation(suite: &str) {
         pi.try_sh(&asked)
             .is_ok_and(|page| page.contains("two of preprod"))
     });
-    pi.homelab("verify").exits(0);
+    pi.homelab("verify").exits(0).says("over IPv6 too");
 }

@@ -2,14 +2,13 @@
 
 use crate::plan::naming::{network_name, slice_name};
 use crate::plan::{Isolation, Plan};
-use crate::verify::agent::Answer;
-use crate::verify::matrix::{Cell, Matrix, Node, Role, Verdict};
+use crate::verify::matrix::{Cell, Matrix, Node, Probe, Role, Verdict};
 
 /// How many containers are named.
 const MOST: usize = 5;
 
 /// A question whose answer is not as planned.
-type Wrong<'a> = (&'a Node, &'a Node, Answer);
+type Wrong<'a> = (&'a Node, &'a Node, &'a Probe);
 
 /// What to run, change or look at.
 pub fn hint(plan: &Plan, matrix: &Matrix, cell: &Cell, wrong: &[Wrong]) -> String {

@@ -40,6 +40,7 @@ pub(super) fn proof(reached: &[(usize, usize)]) -> Matrix {
             Probe {
                 source,
                 target,
+                over: None,
                 answer,
             }
         })
@@ -152,6 +153,7 @@ fn print_wrong(what: &str, nodes: Vec<Node>, is_wrong: impl Fn(usize, usize) -> 
             probes.push(Probe {
                 source,
                 target,
+                over: None,
                 answer,
             });
         }
