@@ -217,28 +217,34 @@ fn check_verify(pi: &Server, production: &[String]) {
     }
 }
 
-/// Where production would be reached over IPv6 on the LAN, and by which interface.
-fn production(home: &Home, pi: &Server) -> (Vec<String>, String) {
-    let mut production = Vec::new();
+/// A container's addresses on the LAN, and which of its interfaces is there: Docker counts them as it likes.
+fn on_the_lan(home: &Home, pi: &Server, container: &str) -> (Vec<String>, String) {
+    let mut found = Vec::new();
     let mut link = String::new();
-    wait_for("production to have addresses", SOON, || {
+    wait_for("an address on the LAN", SOON, || {
         advertise(home, "fd00:1:1:1");
-        production = addresses_of(pi, "one-prod");
-        let mut found = production.iter();
+        found = addresses_of(pi, container);
+        let mut found = found.iter();
         let learnt = found.find(|(address, _)| address.starts_with("fd00:1:1:1:"));
         link = learnt.map_or_else(String::new, |(_, link)| link.clone());
         learnt.is_some()
     });
-    // On the LAN, not on the bridge.
-    production.retain(|(_, of)| *of == link);
-    let scoped = |(address, link): &(String, String)| {
+    found.retain(|(_, of)| *of == link);
+    let addresses: Vec<String> = found.into_iter().map(|(address, _)| address).collect();
+    assert_eq!(addresses.len(), 2, "{addresses:?}");
+    (addresses, link)
+}
+
+/// Where preproduction would reach production over IPv6, and by which of its interfaces.
+fn production(home: &Home, pi: &Server) -> (Vec<String>, String) {
+    let (production, _) = on_the_lan(home, pi, "one-prod");
+    let (_, link) = on_the_lan(home, pi, "one-preprod");
+    let scoped = |address: &String| {
         let scope = format!("%{link}");
         let is_local = address.starts_with("fe80:");
         address.clone() + if is_local { &scope } else { "" }
     };
-    let production: Vec<String> = production.iter().map(scoped).collect();
-    assert_eq!(production.len(), 2, "{production:?}");
-    (production, link)
+    (production.iter().map(scoped).collect(), link)
 }
 
 fn ipv6_is_no_way_around_the_isolation(suite: &str) {
