@@ -165,10 +165,8 @@ fn repairs(home: &Home, pi: &Server) {
     let memory = read("awk '/^VmRSS/ {print $2, $3}' /proc/PID/status");
     let own = read("awk '/^RssAnon/ {print $2, $3}' /proc/PID/status");
     let share = read("awk '/^Pss:/ {print $2, $3}' /proc/PID/smaps_rollup");
-    let unit = read(&format!("systemctl show -P MemoryCurrent {UNIT}"));
     println!(
-        "    {memory} of memory, {own} of them its own and not of files; {share} when shared libraries are shared out, {unit} bytes for \
-         the whole unit by systemd"
+        "    {memory} of memory, {own} of them its own and not of files; {share} when shared libraries are shared out"
     );
     let security = pi.sh(&format!(
         "systemd-analyze security --no-pager {UNIT} | tail -n 1"
