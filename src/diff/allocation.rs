@@ -110,6 +110,7 @@ mod tests {
             }
         }
     }
+
     /// A home of three hosts, on each of which is that number of services that choose from nine addresses.
     fn home_of_three(needs: [usize; 3]) -> Plan {
         let mut home = HOME.replace("192.168.1.223", "192.168.1.200");

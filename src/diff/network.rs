@@ -121,7 +121,7 @@ pub fn ready(plan: &Plan, host: &Host, env: &Env, state: &State) -> Result<(), E
         return Err(foreign_network(&name).into());
     }
     let parent = shim.parent.as_deref();
-    let differences = differences(plan, env, parent, (network, state));
+    let differences = differences(plan, env, parent, network, state);
     if differences.texts.is_empty() {
         return Ok(());
     }
@@ -261,7 +261,7 @@ fn sort_networks<'a>(
         };
         let attached = state.docker.attached(name);
         let differences = match planned {
-            Some(env) => differences(plan, env, target.parent_of(env), (network, state)),
+            Some(env) => differences(plan, env, target.parent_of(env), network, state),
             None => Differences::unplanned(name, why_unplanned(plan, env, all_go)),
         };
         let older = planned.and_then(|env| older_shape(network, plan.gateway_of(env)));
@@ -414,7 +414,8 @@ fn differences(
     plan: &Plan,
     env: &Env,
     parent: Option<&str>,
-    (network, state): (&Network, &State),
+    network: &Network,
+    state: &State,
 ) -> Differences {
     let (subnet, gateway) = (plan.subnet_of(env), plan.gateway_of(env));
     let mut all = Differences::default();
