@@ -15,7 +15,7 @@ mod verify;
 use crate::apply::{self, Event};
 use crate::cli::{ChangeArgs, Global};
 use crate::diff::step::ContainerAction;
-use crate::diff::{self, Diff, Request, preflight};
+use crate::diff::{self, Diff, Request, net_raw, preflight};
 use crate::error::{Diagnostic, Error, ExitStatus, none_of};
 use crate::input::problem::{Sources, suggestion};
 use crate::observe;
@@ -142,6 +142,13 @@ impl Context<'_> {
     /// The host of the plan that this machine is.
     fn host(&self, state: &State) -> Result<&Host, Error> {
         host_of(self.plan, self.global, state)
+    }
+
+    /// Names what on a host can undo the isolation: by the plan, and left over from an older version.
+    fn warn_of_ways_out(&self, host: &Host, state: &State) {
+        self.report.warnings(&self.plan.ways_out_on(host));
+        let left_over = net_raw::left_over_on(self.plan, host, state);
+        self.report.warnings(&left_over);
     }
 
     /// Prints the steps, and fails with what is in the way of the rest.

@@ -67,12 +67,13 @@ pub async fn machine(plan: &Plan) -> Result<(Machine, State), Error> {
     }
 }
 
-/// The same, and whether the kernel refuses what the slices of the plan deny, where they are active. Only root can try that.
+/// The same, and whether the kernel refuses what the slices of these environments deny, where they are active. Only root can try that.
 ///
 /// # Errors
 /// As [`machine`].
-pub async fn machine_and_filters(plan: &Plan) -> Result<(Machine, State), Error> {
-    let slices: Vec<PlannedSlice> = plan.slices().collect();
+pub async fn machine_and_filters(plan: &Plan, envs: &[Env]) -> Result<(Machine, State), Error> {
+    let slices = envs.iter().filter_map(|env| plan.slice(env));
+    let slices: Vec<PlannedSlice> = slices.collect();
     let may_try = Netlink::has_net_admin();
     let running = async {
         if !may_try {

@@ -14,6 +14,7 @@ use crate::system::Machine;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use std::collections::BTreeSet;
+use std::slice::from_ref;
 use std::time::Duration;
 
 /// How long `--wait` waits without a word.
@@ -31,7 +32,7 @@ impl Context<'_> {
         let options = &up.environment;
         let env = self.env(options.env.as_deref())?;
         let turn = self.turn(&options.change).await?;
-        let (machine, state) = observe::machine_and_filters(self.plan).await?;
+        let (machine, state) = observe::machine_and_filters(self.plan, from_ref(env)).await?;
         let host = self.host(&state)?;
         let mut selection = self.selection(env, host, options);
         selection.force_recreate = up.force_recreate;
@@ -295,7 +296,8 @@ impl Context<'_> {
             match result {
                 Err(error) if error.is_race() && round < super::ROUNDS => {
                     tokio::time::sleep(RACE_PAUSE).await;
-                    found = observe::machine_and_filters(self.plan).await?;
+                    // What is to be started waits until its slice is tried.
+                    found = observe::machine(self.plan).await?;
                     preflight::engine(&found.1)?;
                     continue;
                 }

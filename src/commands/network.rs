@@ -15,7 +15,7 @@ impl Context<'_> {
     /// Everything that stands in the way or goes wrong.
     pub async fn network_up(&self, args: &ChangeArgs) -> Result<ExitStatus, Error> {
         let _turn = self.turn(args).await?;
-        let (machine, mut state) = observe::machine_and_filters(self.plan).await?;
+        let (machine, mut state) = observe::machine_and_filters(self.plan, &self.plan.envs).await?;
         let host = self.host(&state)?;
         self.check_the_units_file(args, &state)?;
         let paths = self.unit_paths().ok();

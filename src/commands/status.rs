@@ -1,8 +1,8 @@
 //! What there is beside the plan.
 
 use super::Context;
+use crate::diff::Selection;
 use crate::diff::status::{Findings, Status};
-use crate::diff::{Selection, net_raw};
 use crate::error::{Diagnostic, Error, ExitStatus};
 use crate::observe::{self, Lan};
 use crate::plan::{Env, Host};
@@ -16,11 +16,9 @@ impl Context<'_> {
     /// # Errors
     /// When the kernel, systemd or the Engine cannot be asked.
     pub async fn status(&self) -> Result<ExitStatus, Error> {
-        let (machine, mut state) = observe::machine_and_filters(self.plan).await?;
+        let (machine, mut state) = observe::machine_and_filters(self.plan, &self.plan.envs).await?;
         let host = self.host(&state)?;
-        self.report.warnings(&self.plan.ways_out_on(host));
-        let left_over = net_raw::left_over_on(self.plan, host, &state);
-        self.report.warnings(&left_over);
+        self.warn_of_ways_out(host, &state);
         let mut findings = Findings::default();
         let paths = self.unit_paths().ok();
         let unit = paths.as_ref().map(|paths| paths.unit(host));

@@ -1,7 +1,7 @@
 //! Who reaches whom, proved with packets.
 
 use super::Context;
-use crate::diff::{lan, net_raw, preflight, slices, ways};
+use crate::diff::{lan, preflight, slices, ways};
 use crate::error::{Diagnostic, Error, ExitStatus};
 use crate::state::State;
 use crate::{observe, report, verify};
@@ -12,7 +12,7 @@ impl Context<'_> {
     /// # Errors
     /// What keeps it from proving anything.
     pub async fn verify(&self) -> Result<ExitStatus, Error> {
-        let (machine, state) = observe::machine_and_filters(self.plan).await?;
+        let (machine, state) = observe::machine_and_filters(self.plan, &self.plan.envs).await?;
         let host = self.host(&state)?;
         preflight::engine(&state)?;
         if !state.net_admin {
@@ -22,9 +22,7 @@ impl Context<'_> {
             ));
         }
         preflight::parent(self.plan, host, &state)?;
-        self.report.warnings(&self.plan.ways_out_on(host));
-        let left_over = net_raw::left_over_on(self.plan, host, &state);
-        self.report.warnings(&left_over);
+        self.warn_of_ways_out(host, &state);
         let answers = observe::duplicates(self.plan, host, &state);
         let matrix = verify::run(self.plan, host, &machine, &state);
         let (answered, matrix) = tokio::try_join!(answers, matrix)?;
